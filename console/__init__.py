@@ -1,0 +1,1 @@
+"""What people see: the JSON API and the web pages."""

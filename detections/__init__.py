@@ -1,0 +1,1 @@
+"""Sigma to Polars: load, compile, plan, match, correlate."""

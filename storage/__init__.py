@@ -1,0 +1,1 @@
+"""The lake (Delta/Parquet), and the alerts with their decisions (DuckDB)."""

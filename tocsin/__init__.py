@@ -1,0 +1,1 @@
+"""Composition: settings, the command line, the processes."""
