@@ -6,11 +6,18 @@ fails: a peer that silently went missing would otherwise turn the suite into a s
 
 from __future__ import annotations
 
+import importlib.util
 import os
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+from selenium import webdriver
+
+if TYPE_CHECKING:
+    from deploy.kafka.broker import KafkaBroker
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
@@ -38,3 +45,60 @@ def shared_data() -> Path:
     folder = Path(os.environ.get("TOCSIN_SHARED_DATA", str(REPOSITORY.parent / "shared" / "data")))
     require_peer(folder.is_dir(), f"real data is not at {folder}")
     return folder
+
+
+KAFKA_TIMEOUT = 300
+"""Seconds for a test that may be the first to need the broker: Maven fetches 45 MB then."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if "kafka_broker" in getattr(item, "fixturenames", ()) and item.get_closest_marker("timeout") is None:
+            item.add_marker(pytest.mark.timeout(KAFKA_TIMEOUT))
+
+
+@pytest.fixture(scope="session")
+def kafka_broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaBroker]:
+    """A running Apache Kafka broker (deploy/kafka/broker.py), shared by all tests: use topics and groups of your own.
+
+    A test that kills brokers makes one for itself: `type(kafka_broker)(tmp_path)`.
+    """
+    for program in ("java", "mvn"):
+        require_peer(shutil.which(program) is not None, f"{program} is not on PATH, which the Kafka broker needs")
+    spec = importlib.util.spec_from_file_location("deploy_kafka_broker", REPOSITORY / "deploy" / "kafka" / "broker.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    broker: KafkaBroker = module.KafkaBroker(tmp_path_factory.mktemp("kafka"))
+    broker.start()
+    yield broker
+    broker.stop()
+
+
+CHROMIUM_FLAGS = (
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-dev-shm-usage",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--window-size=1280,900",
+)
+
+
+@pytest.fixture(scope="session")
+def chromium() -> Iterator[webdriver.Chrome]:
+    """A real Chromium, driven by selenium; its console log is kept, where blocked content would show."""
+    browser, driver = shutil.which("chromium"), shutil.which("chromedriver")
+    require_peer(browser is not None and driver is not None, "chromium or chromedriver is not installed")
+    options = webdriver.ChromeOptions()
+    options.binary_location = str(browser)
+    for flag in CHROMIUM_FLAGS:
+        options.add_argument(flag)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    page = webdriver.Chrome(options=options, service=webdriver.ChromeService(str(driver)))
+    yield page
+    page.quit()

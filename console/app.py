@@ -1,0 +1,83 @@
+"""The application: routes, guards and pages put together around a store.
+
+Layers, outermost first: security headers, trusted host, body limit; then, on every route, the check where a change
+comes from. FastAPI's own documentation pages load scripts from a CDN, which the Content-Security-Policy forbids and a
+hospital network does not reach: only /api/openapi.json is served.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final
+
+from fastapi import Depends, FastAPI
+from starlette.middleware.trustedhost import TrustedHostMiddleware
+from starlette.responses import Response
+from starlette.staticfiles import StaticFiles
+from starlette.types import Scope
+
+from console import api, pages, problems
+from console.context import Console
+from console.guard import BodyLimit, SecurityHeaders, same_origin
+from console.pulse import Pulse
+from console.rendering import Rendering
+from console.settings import ConsoleSettings
+from storage.alerts import AlertStore
+
+STATIC: Final = Path(__file__).parent / "static"
+API_VERSION: Final = "1"
+
+
+def _utc_now() -> datetime:
+    return datetime.now(UTC)
+
+
+def create_app(
+    store: AlertStore,
+    *,
+    settings: ConsoleSettings,
+    pulse: Pulse | None = None,
+    clock: Callable[[], datetime] = _utc_now,
+) -> FastAPI:
+    """The console over an open store; the store stays the caller's to close.
+
+    Args:
+        store: Alerts and decisions.
+        settings: How the console looks and whom it answers.
+        pulse: Supplies the state of the system for the header strip; without it there is no strip.
+        clock: The time now, UTC.
+
+    Raises:
+        ConsoleError: A catalog of translations cannot be read.
+    """
+    app = FastAPI(
+        title="Tocsin",
+        summary="Alerts of a regional SOC, and what its analysts decide about them.",
+        version=API_VERSION,
+        docs_url=None,
+        redoc_url=None,
+        openapi_url="/api/openapi.json",
+        dependencies=[Depends(same_origin)],
+    )
+    app.state.console = Console(store, settings, Rendering(settings, clock), pulse, clock)
+    app.include_router(api.router)
+    app.include_router(api.health)
+    app.include_router(pages.router)
+    app.mount("/static", RevalidatedFiles(directory=STATIC), name="static")
+    problems.install(app)
+    app.add_middleware(BodyLimit)
+    app.add_middleware(TrustedHostMiddleware, allowed_hosts=list(settings.allowed_hosts), www_redirect=False)
+    app.add_middleware(SecurityHeaders)
+    return app
+
+
+class RevalidatedFiles(StaticFiles):
+    """Static files a browser may keep, but asks about (ETag) before each use: an update is seen at once."""
+
+    async def get_response(self, path: str, scope: Scope) -> Response:
+        """The file, or 304 where the browser's copy is still right."""
+        response = await super().get_response(path, scope)
+        response.headers["Cache-Control"] = "no-cache"
+        return response

@@ -1,0 +1,38 @@
+"""What every request needs: the store, the settings, the pulse, the pages and a clock, in one value on the app."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Annotated, cast
+
+from fastapi import Depends, Request
+
+from console.pulse import Pulse, SystemPulse
+from console.rendering import Rendering
+from console.settings import ConsoleSettings
+from storage.alerts import AlertStore
+
+
+@dataclass(frozen=True, slots=True)
+class Console:
+    """The parts of a running console."""
+
+    store: AlertStore
+    settings: ConsoleSettings
+    rendering: Rendering
+    pulse: Pulse | None
+    clock: Callable[[], datetime]
+
+    def taken_pulse(self) -> SystemPulse | None:
+        """The pulse now, or None where nobody supplies one."""
+        return self.pulse() if self.pulse else None
+
+
+def console_of(request: Request) -> Console:
+    """The console this request came to (FastAPI dependency)."""
+    return cast("Console", request.app.state.console)
+
+
+TheConsole = Annotated[Console, Depends(console_of)]

@@ -1,0 +1,55 @@
+"""What levels, statuses and tags are called on the pages."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import Final
+
+from console.languages import N_
+from storage.alert import Level, Status
+
+LEVEL_NAMES: Final[Mapping[Level, str]] = {
+    Level.CRITICAL: N_("Critical"),
+    Level.HIGH: N_("High"),
+    Level.MEDIUM: N_("Medium"),
+    Level.LOW: N_("Low"),
+    Level.INFORMATIONAL: N_("Informational"),
+}
+"""Worst first, as the queue is."""
+
+STATUS_NAMES: Final[Mapping[Status, str]] = {
+    Status.NEW: N_("New"),
+    Status.IN_PROGRESS: N_("In progress"),
+    Status.TRUE_POSITIVE: N_("True positive"),
+    Status.FALSE_POSITIVE: N_("False positive"),
+    Status.CLOSED: N_("Closed"),
+}
+
+STATUS_KEYS: Final[Mapping[Status, str]] = {
+    Status.IN_PROGRESS: "a",
+    Status.TRUE_POSITIVE: "t",
+    Status.FALSE_POSITIVE: "f",
+    Status.CLOSED: "x",
+}
+"""The key that gives an alert this status."""
+
+SINCE: Final[Mapping[str, tuple[str, timedelta]]] = {
+    "1h": (N_("Last hour"), timedelta(hours=1)),
+    "24h": (N_("Last 24 hours"), timedelta(hours=24)),
+    "7d": (N_("Last 7 days"), timedelta(days=7)),
+    "30d": (N_("Last 30 days"), timedelta(days=30)),
+}
+
+_TECHNIQUE: Final = re.compile(r"attack\.(t\d{4}(?:\.\d{3})?|[gs]\d{4})", re.IGNORECASE)
+
+
+def tag_name(tag: str) -> str:
+    """A Sigma tag as people write it: `T1021.001` for `attack.t1021.001`, `lateral movement` for a tactic."""
+    technique = _TECHNIQUE.fullmatch(tag)
+    if technique:
+        return technique[1].upper()
+    if tag.lower().startswith("attack."):
+        return tag[len("attack.") :].replace("_", " ").replace("-", " ")
+    return tag

@@ -1,0 +1,195 @@
+r"""Tests of rules: beside `foo.yml` lies `foo.tests.yml` with events that must match and events that must not.
+
+    logsource: {product: windows, category: process_creation, service: sysmon}   # of the events; default: the rule's
+    match:
+      - {name: Mimikatz by name, event: {Image: 'C:\mimikatz.exe'}}
+      - {name: the same as it arrives, line: '<13>Jan 1 00:00:00 host ...'}
+    no_match:
+      - {name: an ordinary tool, event: {Image: 'C:\Windows\notepad.exe'}}
+
+An `event` is a map of Sigma fields; a `line` (or `lines`, where an event takes several) goes through `ingest.parse`.
+All of them go through the same `Plan` as production, so that what a test shows is what production does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final, Literal
+
+import orjson
+import polars as pl
+
+from detections.documents import DocumentError, read_documents
+from detections.load import load_rules
+from detections.plan import Plan
+from detections.rule import Rule
+from ingest.envelope import DATASET, ENVELOPE, EVENT_ID, ORIGINAL, RECEIVED, TENANT, TIMESTAMP, EventFrame
+from ingest.logsource import LogSource
+from ingest.parse import parse
+from ingest.rawbatch import RAW_SCHEMA
+
+Expected = Literal["match", "no_match"]
+
+TEST_TIME: Final = datetime(2026, 1, 1, tzinfo=UTC)
+"""When the events of tests were received; lines keep their own event time."""
+
+_KEYS: Final = frozenset({"logsource", "match", "no_match"})
+_CASE_KEYS: Final = frozenset({"name", "event", "line", "lines"})
+
+
+class RuleTestError(ValueError):
+    """A test file that is not of the form above."""
+
+
+@dataclass(frozen=True, slots=True)
+class RuleTestResult:
+    """The outcome of one event of one test file.
+
+    Attributes:
+        path: The rule's file.
+        name: The event's name, or "" where the whole test file is at fault.
+        reason: Why it failed; "" if it passed.
+    """
+
+    path: Path
+    rule_id: str
+    title: str
+    name: str
+    expected: Expected
+    passed: bool
+    reason: str
+
+
+def path_of_tests(rule_path: Path) -> Path:
+    """Where the tests of a rule file lie, whether or not they do."""
+    return rule_path.with_name(f"{rule_path.stem}.tests.yml")
+
+
+def run_rule_tests(paths: Sequence[Path]) -> list[RuleTestResult]:
+    """Run the tests of all rules below `paths` that have some; a rule that does not load or compile fails them.
+
+    Raises:
+        RulePathError: A path does not exist.
+    """
+    pack = load_rules(paths)
+    results = [
+        RuleTestResult(refusal.path, "", refusal.rule or "", "", "match", passed=False, reason=str(refusal))
+        for refusal in pack.refused
+        if path_of_tests(refusal.path).exists()
+    ]
+    for rule in pack.rules:
+        if path_of_tests(rule.path).exists():
+            results += _run(rule)
+    return results
+
+
+def _run(rule: Rule) -> Iterator[RuleTestResult]:
+    plan = Plan.build([rule])
+    if plan.refused:
+        yield _fault(rule, str(plan.refused[0]))
+        return
+    try:
+        for name, expected, frames in _cases(rule):
+            hit = any(plan.match(frame).height for frame in frames)
+            passed = hit == (expected == "match")
+            seen = ", ".join(str(frame.logsource) for frame in frames) or "no event"
+            reason = "" if passed else f"{'matches' if hit else 'does not match'} (log source {seen})"
+            yield RuleTestResult(rule.path, rule.id, rule.title, name, expected, passed, reason)
+    except RuleTestError as error:
+        yield _fault(rule, str(error))
+
+
+def _fault(rule: Rule, reason: str) -> RuleTestResult:
+    return RuleTestResult(rule.path, rule.id, rule.title, "", "match", passed=False, reason=reason)
+
+
+def _cases(rule: Rule) -> Iterator[tuple[str, Expected, list[EventFrame]]]:
+    """The events of a rule's test file."""
+    path = path_of_tests(rule.path)
+    try:
+        documents = list(read_documents(path.read_text("utf-8")))
+    except (DocumentError, UnicodeDecodeError) as error:
+        raise RuleTestError(f"{path}: {error}") from error
+    if len(documents) != 1:
+        raise RuleTestError(f"{path}: {len(documents)} documents where one is wanted")
+    content = documents[0].content
+    unknown = content.keys() - _KEYS
+    if unknown:
+        raise RuleTestError(f"{path}: unknown keys {sorted(unknown)}; known: {sorted(_KEYS)}")
+    source = _logsource(path, content.get("logsource"), rule.logsource)
+    expectations: tuple[Expected, ...] = ("match", "no_match")
+    for expected in expectations:
+        cases = content.get(expected) or []
+        if not isinstance(cases, list):
+            raise RuleTestError(f"{path}: {expected} is not a list")
+        for number, case in enumerate(cases, 1):
+            if not isinstance(case, dict) or not case.keys() <= _CASE_KEYS:
+                raise RuleTestError(f"{path}: {expected} {number} is not a map of {sorted(_CASE_KEYS)}")
+            name = str(case.get("name") or f"{expected} {number}")
+            yield name, expected, _frames(f"{path}: {name}", case, source)
+
+
+def _logsource(path: Path, given: object, default: LogSource) -> LogSource:
+    if given is None:
+        return default
+    if not isinstance(given, dict) or not given.keys() <= {"product", "category", "service"}:
+        raise RuleTestError(f"{path}: logsource is not a map of product, category, service")
+    return LogSource(**{key: None if value is None else str(value) for key, value in given.items()})
+
+
+def _frames(place: str, case: Mapping[str, object], source: LogSource) -> list[EventFrame]:
+    given = [key for key in ("event", "line", "lines") if key in case]
+    if len(given) != 1:
+        raise RuleTestError(f"{place}: one of event, line, lines is wanted")
+    value = case[given[0]]
+    if isinstance(value, dict):
+        return [event_frame(value, source)]
+    lines = value if isinstance(value, list) else [value]
+    if given == ["event"] or not all(isinstance(line, str) for line in lines):
+        raise RuleTestError(f"{place}: {given[0]} is not {'a map of fields' if given == ['event'] else 'text'}")
+    return parse(raw_batch([str(line) for line in lines]))
+
+
+def raw_batch(lines: Sequence[str]) -> pl.DataFrame:
+    """Lines as `ingest.rawbatch.decode_record` would give them."""
+    count = len(lines)
+    columns = {
+        "line": [line.encode() for line in lines],
+        "received": [TEST_TIME] * count,
+        "mark": [None] * count,
+        "tenant": ["test"] * count,
+        "peer": ["test"] * count,
+    }
+    return pl.DataFrame(columns, schema=RAW_SCHEMA).with_columns(
+        pl.Series(EVENT_ID, [f"test:{row}" for row in range(count)], dtype=pl.String)
+    )
+
+
+def event_frame(fields: Mapping[str, object], source: LogSource) -> EventFrame:
+    """One event of a test as a frame: its fields as text, its raw line their JSON."""
+    envelope: dict[str, object] = {
+        EVENT_ID: "test:0",
+        TENANT: "test",
+        TIMESTAMP: TEST_TIME,
+        RECEIVED: TEST_TIME,
+        DATASET: "test",
+        ORIGINAL: orjson.dumps(fields, default=str, option=orjson.OPT_NON_STR_KEYS).decode(),
+    }
+    texts = {str(name): _text(value) for name, value in fields.items()}
+    named = {name: value for name, value in texts.items() if ENVELOPE.get(name) == pl.String()}
+    own = {name: value for name, value in texts.items() if name not in ENVELOPE}
+    row = {name: [named.get(name, envelope.get(name))] for name in ENVELOPE}
+    frame = pl.DataFrame(row, schema=ENVELOPE)
+    return EventFrame(source, frame.with_columns(pl.Series(name, [value], pl.String) for name, value in own.items()))
+
+
+def _text(value: object) -> str | None:
+    """A value of a test as its source would write it."""
+    if value is None or isinstance(value, str):
+        return value
+    if isinstance(value, bool | int | float | list | dict):
+        return orjson.dumps(value).decode()
+    return str(value)

@@ -1,0 +1,69 @@
+"""Which partitions a member of a Kafka consumer group has, as the rebalances of the group come and go.
+
+The client's I/O thread reports what came and what left; the polling thread sets going what came. Imports no client.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
+
+
+class TopicPartition(NamedTuple):
+    """A partition as the client names it: its own type is one just like this."""
+
+    topic: str
+    partition: int
+
+
+class Assignment:
+    """The partitions of one member, as the rebalances of its group come and go."""
+
+    def __init__(self, pause: Callable[[TopicPartition], None]) -> None:
+        self._pause = pause
+        self._lock = threading.Lock()
+        self._arrived: set[TopicPartition] = set()
+        self._placed: set[TopicPartition] = set()
+        self._ever: set[TopicPartition] = set()
+
+    def on_partitions_assigned(self, assigned: Iterable[TopicPartition]) -> None:
+        """Note what came, and hold it until the polling thread has asked where to start."""
+        with self._lock:
+            self._arrived.update(assigned)
+            self._ever.update(assigned)
+            for place in assigned:
+                self._pause(place)
+
+    def on_partitions_revoked(self, revoked: Iterable[TopicPartition]) -> None:
+        """Note what left."""
+        with self._lock:
+            self._arrived.difference_update(revoked)
+            self._placed.difference_update(revoked)
+
+    def on_partitions_lost(self, lost: Iterable[TopicPartition]) -> None:
+        """Note what was taken away while this member seemed dead."""
+        self.on_partitions_revoked(lost)
+
+    def arrived(self) -> list[TopicPartition]:
+        """The partitions that wait for their starting place."""
+        with self._lock:
+            return sorted(self._arrived)
+
+    def place(self, partition: TopicPartition, start: Callable[[], None]) -> None:
+        """Set a partition going, unless it has left meanwhile."""
+        with self._lock:
+            if partition in self._arrived:
+                start()
+                self._arrived.discard(partition)
+                self._placed.add(partition)
+
+    def placed(self) -> set[TopicPartition]:
+        """The partitions that are being read."""
+        with self._lock:
+            return set(self._placed)
+
+    def knows(self, partition: TopicPartition) -> bool:
+        """Whether the partition is, or was, this member's."""
+        with self._lock:
+            return partition in self._ever

@@ -1,0 +1,101 @@
+"""Linux audit records: `type=EXECVE msg=audit(1700000000.123:45): argc=3 a0="cat" ...`.
+
+Values are bare, quoted, or hexadecimal: the kernel writes a value with a space, a quote or a control character as hex
+without quotes, in the fields named in `_ENCODED` (audit_log_untrustedstring; linux-audit, "Audit Event Fields").
+User-space records carry their own fields within `msg='...'`: they are flattened, since rules name them (`acct`, `exe`).
+One event may come in several lines (SYSCALL, EXECVE, PATH...): each is an event here; `audit.serial` joins them.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+import polars as pl
+
+from ingest.formats.columns import Json, runs_within_limits, text_frame
+from ingest.formats.piece import EnvelopeNames, Parsed, Piece
+from ingest.logsource import LogSource
+
+LOGSOURCE: Final = LogSource("linux", None, "auditd")
+NAMES: Final = EnvelopeNames(
+    time=(("audit.time", True),), host=("node",), user=("acct", "AUID", "UID", "auid", "uid"), source_ip=("addr",)
+)
+RECORD: Final = r"^(?:node=\S{1,255} )?type=[A-Z0-9_\[\]]{1,64} msg=audit\(\d{1,12}\.\d{1,9}:\d{1,20}\): ?"
+
+_HEAD: Final = re.compile(
+    r"(?:node=(?P<node>\S+) )?type=(?P<type>\S+) msg=audit\((?P<time>\d+)\.(?P<fraction>\d+):(?P<serial>\d+)\): ?"
+)
+_PAIR: Final = re.compile(r"""([\w-]{1,64})=(?:"([^"]*)"|'([^']*)'|([^\s'"\x1d]*))""")
+_ENCODED: Final = frozenset(
+    {
+        "acct",
+        "cmd",
+        "comm",
+        "cwd",
+        "data",
+        "dir",
+        "exe",
+        "key",
+        "name",
+        "new",
+        "ocomm",
+        "old",
+        "path",
+        "proctitle",
+        "sw",
+        "watch",
+    }
+)
+_ARGUMENT: Final = re.compile(r"a\d{1,4}(?:\[\d+\])?")
+_HEX: Final = re.compile(r"(?:[0-9A-F]{2})+")
+
+
+def parse_audit(lines: pl.DataFrame) -> Parsed:
+    """Pieces of records; a line that only looks like one is a reject."""
+    events: list[tuple[int, dict[str, Json]]] = []
+    rejects: dict[int, str] = {}
+    for row, payload in zip(lines["row"].to_list(), lines["payload"].to_list(), strict=True):
+        fields = record_fields(payload)
+        if fields is None:
+            rejects[row] = "not an audit record after all"
+        else:
+            events.append((row, fields))
+    pieces = []
+    for run in runs_within_limits([fields for _, fields in events]):
+        part = events[run.start : run.stop]
+        rows = pl.Series("row", [row for row, _ in part], dtype=pl.UInt32)
+        pieces.append(Piece(LOGSOURCE, "linux.auditd", rows, text_frame([fields for _, fields in part]), NAMES))
+    return Parsed(pieces, rejects)
+
+
+def record_fields(text: str) -> dict[str, Json] | None:
+    """The fields of one record, or None if it is not one."""
+    head = _HEAD.match(text)
+    if head is None:
+        return None
+    kind = head["type"]
+    fields: dict[str, Json] = {"type": kind, "audit.serial": head["serial"]}
+    fields["audit.time"] = f"{head['time']}{head['fraction'][:3]:0<3}"  # milliseconds
+    if head["node"]:
+        fields["node"] = head["node"]
+    _pairs_into(fields, kind, text[head.end() :])
+    return fields
+
+
+def _pairs_into(fields: dict[str, Json], kind: str, text: str) -> None:
+    for name, quoted, inner, bare in _PAIR.findall(text):
+        if name == "msg" and inner:
+            _pairs_into(fields, kind, inner)
+            continue
+        value = quoted or inner or _decoded(kind, name, bare)
+        fields.setdefault(name, value)
+
+
+def _decoded(kind: str, name: str, value: str) -> str:
+    """The text of a value that audit wrote in hexadecimal; anything else as it is."""
+    encoded = name in _ENCODED or (kind == "EXECVE" and _ARGUMENT.fullmatch(name))
+    if not encoded or not _HEX.fullmatch(value):
+        return value
+    # proctitle and data separate arguments by NUL
+    return bytes.fromhex(value).decode("utf-8", "replace").rstrip("\0").replace("\0", " ")

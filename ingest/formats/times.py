@@ -1,0 +1,51 @@
+"""Event times: text in the forms that loggers write, to UTC microseconds, over a whole column.
+
+Traps: 13 digits are milliseconds, not seconds (read as seconds they are the year 55840); NXLog's EventTime has no zone;
+.NET and Go write 7 and 9 digits of a second; PowerShell's ConvertTo-Json writes /Date(ms)/.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Final
+
+import polars as pl
+
+from ingest.envelope import UTC_MICROSECONDS
+
+EARLIEST: Final = datetime(1990, 1, 1, tzinfo=UTC)
+"""Nothing that logs today wrote before; an unset FILETIME is 1601, an unset Unix time 1970."""
+LATEST_AHEAD: Final = pl.duration(days=2)
+"""How far a clock may be ahead: a wrong time zone is 14 hours at most."""
+
+_ZONED: Final = "%Y-%m-%dT%H:%M:%S%.f%#z"
+_PLAIN: Final = "%Y-%m-%dT%H:%M:%S%.f"
+_RARE: Final = ("%a %b %d %H:%M:%S %Y", "%Y/%m/%d %H:%M:%S%.f", "%Y/%m/%dT%H:%M:%S%.f")
+_EPOCH_UNITS: Final = ((10, 1_000_000), (13, 1_000), (16, 1))
+"""Digits of an epoch (from 2001 to 2286) -> microseconds in one unit; 19 digits are nanoseconds."""
+
+
+def iso_time(text: pl.Expr, *, assume_utc: bool) -> pl.Expr:
+    """The times of ISO 8601 texts; null where there is none, or none with a zone unless `assume_utc`."""
+    joined = text.str.replace(" ", "T", literal=True)
+    zoned = joined.str.to_datetime(_ZONED, time_unit="us", strict=False).cast(UTC_MICROSECONDS)
+    if not assume_utc:
+        return zoned
+    plain = joined.str.to_datetime(_PLAIN, time_unit="us", strict=False).dt.replace_time_zone("UTC")
+    return pl.coalesce(zoned, plain)
+
+
+def rare_time(text: pl.Expr) -> pl.Expr:
+    """The times of texts in the forms that are not ISO 8601: epochs, asctime, slashes."""
+    stripped = text.str.strip_chars()
+    forms = [stripped.str.to_datetime(form, time_unit="us", strict=False).dt.replace_time_zone("UTC") for form in _RARE]
+    return pl.coalesce(_epoch(stripped), *forms, iso_time(stripped, assume_utc=True))
+
+
+def _epoch(text: pl.Expr) -> pl.Expr:
+    digits = text.str.extract(r"^(?:/Date\()?(\d{10,19})(?:[.,]\d+)?(?:[+-]\d{4})?(?:\)/)?$")
+    length = digits.str.len_bytes()
+    number = digits.cast(pl.Int64, strict=False)
+    by_length = [pl.when(length == count).then(number * unit) for count, unit in _EPOCH_UNITS]
+    micros = pl.coalesce(*by_length, pl.when(length == 19).then(number // 1000))
+    return micros.cast(pl.Datetime("us")).dt.replace_time_zone("UTC")

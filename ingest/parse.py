@@ -1,0 +1,163 @@
+"""From raw batches to event frames.
+
+    bytes -> text -> syslog header off -> offered to the formats in turn -> pieces -> envelope on -> frames
+
+Every row comes out in exactly one frame, whatever its bytes: what no format reads is `unknown`, whole and marked.
+Nothing here raises on content. Work is a column at a time; only JSON, XML and audit records are walked line by line.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+import polars as pl
+
+from ingest.envelope import EVENT_ID, ORIGINAL, PEER, RECEIVED, TENANT, UTC_MICROSECONDS, EventFrame
+from ingest.formats.envelope_columns import Notes, with_envelope
+from ingest.formats.piece import EnvelopeNames, Inner, Piece
+from ingest.formats.syslog import split_headers
+from ingest.formats.table import BARE, FORMATS
+from ingest.logsource import UNKNOWN, LogSource
+from ingest.visible import visible
+
+NOT_UTF8: Final = "not UTF-8: read as ISO-8859-1"
+NOT_UNDERSTOOD: Final = "no format understood this line"
+
+
+def parse(raw: pl.DataFrame) -> list[EventFrame]:
+    """Read a raw batch into event frames.
+
+    Args:
+        raw: `ingest.rawbatch.RAW_SCHEMA` and `event.id`, as `decode_record` gives them.
+
+    Returns:
+        Frames, one or more a log source; their event ids together are exactly those of `raw`.
+    """
+    if raw.is_empty():
+        return []
+    notes: Notes = {row: [mark] for row, mark in enumerate(raw["mark"].to_list()) if mark is not None}
+    text = decode_lines(raw["line"], notes)
+    lines = split_lines(text, raw["received"])
+    pieces, inner = read_lines(lines, notes)
+    if inner:
+        within, more = _read_inner(inner, raw["received"], notes)
+        pieces += more
+        lines = lines.update(within, on="row")
+    ground = raw.select(
+        EVENT_ID,
+        pl.col("tenant").alias(TENANT),
+        pl.col("received").alias(RECEIVED),
+        pl.col("peer").alias(PEER),
+        text.alias(ORIGINAL),
+        lines["syslog.time"],
+        lines["syslog.host"],
+    )
+    return [EventFrame(piece.logsource, with_envelope(piece, ground, notes)) for piece in pieces]
+
+
+def decode_lines(lines: pl.Series, notes: Notes) -> pl.Series:
+    """Bytes as text: UTF-8, and a line that is not UTF-8 as ISO-8859-1, which loses nothing."""
+    try:
+        return lines.cast(pl.String).fill_null("").alias(ORIGINAL)
+    except pl.exceptions.ComputeError:
+        pass
+    decoded: list[str] = []
+    for row, line in enumerate(lines.to_list()):
+        try:
+            decoded.append((line or b"").decode())
+        except UnicodeDecodeError:
+            decoded.append(line.decode("iso-8859-1"))
+            notes.setdefault(row, []).append(NOT_UTF8)
+    return pl.Series(ORIGINAL, decoded, dtype=pl.String)
+
+
+def split_lines(text: pl.Series, received: pl.Series) -> pl.DataFrame:
+    """`LINE_SCHEMA` and the facts of the syslog header, in the order of the lines."""
+    stripped = text.str.strip_prefix("\ufeff").str.strip_chars_end("\r\n\0")
+    bare = stripped.str.contains(BARE)
+    rows = pl.Series("row", range(len(text)), dtype=pl.UInt32)
+    if bare.all():
+        return _bare_lines(rows, stripped)
+    headed = split_headers(stripped.filter(~bare), received.filter(~bare)).with_columns(
+        rows.filter(~bare),
+        # the cookie of lines whose content is JSON (Project Lumberjack, rsyslog's mmjsonparse)
+        pl.col("payload").str.replace(r"^\s*@cee:\s*", ""),
+    )
+    if not bare.any():
+        return headed
+    return pl.concat([_bare_lines(rows.filter(bare), stripped.filter(bare)), headed], how="diagonal").sort("row")
+
+
+def _bare_lines(rows: pl.Series, text: pl.Series) -> pl.DataFrame:
+    nothing = pl.lit(None, dtype=pl.String)
+    return pl.DataFrame({"row": rows, "payload": text}).with_columns(
+        payload=pl.col("payload").str.strip_chars_start(),
+        syslog=pl.lit(value=False),
+        program=nothing,
+        pid=nothing,
+        structured_data=nothing,
+        **{"syslog.host": nothing, "syslog.time": pl.lit(None, dtype=UTC_MICROSECONDS)},
+    )
+
+
+def read_lines(lines: pl.DataFrame, notes: Notes) -> tuple[list[Piece], list[Inner]]:
+    """Offer the lines to each format in turn; what is left at the end is unknown."""
+    pieces: list[Piece] = []
+    inner: list[Inner] = []
+    left = lines
+    for form in FORMATS:
+        if left.is_empty():
+            break
+        recognised = left.select(form.recognise.fill_null(value=False).alias("is"))["is"]
+        if not recognised.any():
+            continue
+        parsed = form.parse(left.filter(recognised))
+        pieces += parsed.pieces
+        inner += parsed.inner
+        _note(notes, parsed.remarks)
+        _note(notes, parsed.rejects)
+        rejected = pl.Series("row", list(parsed.rejects), dtype=pl.UInt32)
+        left = left.filter(~recognised | left["row"].is_in(rejected.implode()))
+    if left.height:
+        _note(notes, dict.fromkeys(left["row"].to_list(), NOT_UNDERSTOOD))
+        pieces.append(_unread(left, UNKNOWN, "unknown"))
+    return pieces, inner
+
+
+def _read_inner(inner: list[Inner], received: pl.Series, notes: Notes) -> tuple[pl.DataFrame, list[Piece]]:
+    """Read the lines that JSON carried as its `message`, each within the log source that the JSON declared.
+
+    What a format makes of the text counts where it names the declared product; where it does not, or where none
+    reads it, the declaration stands. A carrier within a carrier is not opened.
+    """
+    lines: list[pl.DataFrame] = []
+    pieces: list[Piece] = []
+    by_source: dict[LogSource, list[Inner]] = {}
+    for item in inner:
+        by_source.setdefault(item.declared, []).append(item)
+    for declared, items in by_source.items():
+        rows = pl.Series("row", [item.row for item in items], dtype=pl.UInt32)
+        text = pl.Series("text", [item.text for item in items], dtype=pl.String)
+        part = split_lines(text, received[rows]).with_columns(rows)
+        apart: Notes = {}
+        found, _ = read_lines(part, apart)
+        opened = [piece for piece in found if piece.logsource.product == declared.product]
+        read = {row for piece in opened for row in piece.rows.to_list()}
+        rest = part.filter(~pl.col("row").is_in(list(read)))
+        pieces += opened
+        if rest.height:
+            pieces.append(_unread(rest, declared, "json.declared"))
+        for row in read & apart.keys():
+            notes.setdefault(row, []).extend(apart[row])
+        lines.append(part)
+    return pl.concat(lines).select("row", "syslog.time", "syslog.host"), pieces
+
+
+def _unread(left: pl.DataFrame, logsource: LogSource, dataset: str) -> Piece:
+    return Piece(logsource, dataset, left["row"], left.select(pl.col("payload").alias("message")), EnvelopeNames())
+
+
+def _note(notes: Notes, remarks: Mapping[int, str]) -> None:
+    for row, remark in remarks.items():
+        notes.setdefault(row, []).append(visible(remark))

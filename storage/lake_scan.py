@@ -1,0 +1,158 @@
+"""Reading one Delta table: which files may hold what is asked for, and their rows in bounded batches.
+
+Files are left out by partition and by the statistics in the log; rows are then filtered exactly. Times are half-open:
+`since <= @timestamp < until`.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from functools import reduce
+from pathlib import Path
+from typing import Final
+from urllib.parse import unquote
+
+import polars as pl
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.dataset as pds
+from deltalake import DeltaTable
+from pyarrow.fs import LocalFileSystem
+
+from ingest.envelope import EVENT_ID, TENANT, TIMESTAMP
+from ingest.logsource import LogSource
+from storage.lake_columns import BUS_OFFSET, BUS_PARTITION, DATE, PARTITION_COLUMNS
+
+BATCH_ROWS: Final = 50_000
+_READAHEAD: Final = 2  # batches and files read ahead: bounds memory, keeps the disk busy
+_TIME: Final = pa.timestamp("us", "UTC")
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """One version of one table: what a reader sees, whatever is appended meanwhile."""
+
+    path: Path
+    logsource: LogSource
+    delta: DeltaTable
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """Which events are asked for: `None` is all.
+
+    Attributes:
+        since: First event time, inclusive.
+        until: Last event time, exclusive.
+        tenants: Hospitals.
+    """
+
+    since: datetime | None = None
+    until: datetime | None = None
+    tenants: Collection[str] | None = None
+
+    def __post_init__(self) -> None:
+        for name, moment in (("since", self.since), ("until", self.until)):
+            if moment is not None and moment.tzinfo is None:
+                raise ValueError(f"{name} {moment.isoformat()} has no time zone")
+
+    def may_hold(self) -> list[pl.Expr]:
+        """Conditions on the log's statistics of a file; null means that a file has no statistics, and may hold all."""
+        found: list[pl.Expr] = []
+        if self.since is not None:
+            found.append(pl.col(f"max.{TIMESTAMP}") >= self.since)
+        if self.until is not None:
+            found.append(pl.col(f"min.{TIMESTAMP}") < self.until)
+        if self.tenants is not None:
+            found.append(pl.col(f"partition.{TENANT}").is_in(sorted(self.tenants)))
+        return found
+
+    def rows(self) -> pc.Expression | None:
+        """The exact filter of rows."""
+        found: list[pc.Expression] = []
+        if self.since is not None:
+            found.append(pc.field(TIMESTAMP) >= pa.scalar(self.since, _TIME))
+        if self.until is not None:
+            found.append(pc.field(TIMESTAMP) < pa.scalar(self.until, _TIME))
+        if self.tenants is not None:
+            found.append(pc.field(TENANT).isin(sorted(self.tenants)))
+        return reduce(operator.and_, found) if found else None
+
+
+def dataset(table: Snapshot, may_hold: Sequence[pl.Expr] = ()) -> pds.FileSystemDataset:
+    """The files that may hold what is asked for, oldest day first, then by hospital and first offset.
+
+    Built from the log rather than by `DeltaTable.to_pyarrow_dataset`, which reads through a file system in Python and
+    takes a column without statistics for a column without rows.
+    """
+    schema = pa.schema(table.delta.schema().to_arrow(as_large_types=True))  # type: ignore[arg-type]  # by its Arrow capsule
+    local, parquet = LocalFileSystem(), pds.ParquetFileFormat()
+    files = pl.DataFrame(table.delta.get_add_actions(flatten=True)).cast({f"partition.{TENANT}": pl.String()})
+    known = [condition for condition in may_hold if set(condition.meta.root_names()) <= set(files.columns)]
+    for condition in known:
+        files = files.filter(condition.fill_null(value=True))
+    columns = files.select("path", *(f"partition.{column}" for column in PARTITION_COLUMNS)).sort("path")
+    fragments = [
+        parquet.make_fragment(
+            str(table.path / unquote(path)),
+            filesystem=local,
+            partition_expression=_equals(DATE, day, pa.date32()) & _equals(TENANT, tenant, pa.large_string()),
+        )
+        for path, day, tenant in columns.iter_rows()
+    ]
+    return pds.FileSystemDataset(fragments, schema, parquet, local)
+
+
+def scan(table: Snapshot, scope: Scope, batch_rows: int = BATCH_ROWS) -> Iterator[pl.DataFrame]:
+    """Rows of a table in lake columns, `batch_rows` or fewer at a time."""
+    if scope.tenants is not None and not scope.tenants:
+        return
+    scanner = dataset(table, scope.may_hold()).scanner(
+        filter=scope.rows(),
+        batch_size=batch_rows,
+        batch_readahead=_READAHEAD,
+        fragment_readahead=_READAHEAD,
+    )
+    waiting: list[pa.RecordBatch] = []
+    rows = 0
+    for batch in scanner.to_batches():
+        if rows + batch.num_rows > batch_rows and waiting:
+            yield _frame(waiting)
+            waiting, rows = [], 0
+        if batch.num_rows:
+            waiting.append(batch)
+            rows += batch.num_rows
+    if waiting:
+        yield _frame(waiting)
+
+
+def count(table: Snapshot, scope: Scope) -> int:
+    """How many rows of a table are in scope."""
+    if scope.tenants is not None and not scope.tenants:
+        return 0
+    return int(dataset(table, scope.may_hold()).count_rows(filter=scope.rows()))
+
+
+def find(table: Snapshot, places: Collection[tuple[int, int]], event_ids: Collection[str]) -> pl.DataFrame | None:
+    """Rows with these event ids, which lie in bus records at these (partition, offset)."""
+    holds = [
+        pl.lit(partition).is_between(pl.col(f"min.{BUS_PARTITION}"), pl.col(f"max.{BUS_PARTITION}"))
+        & pl.lit(offset).is_between(pl.col(f"min.{BUS_OFFSET}"), pl.col(f"max.{BUS_OFFSET}"))
+        for partition, offset in sorted(places)
+    ]
+    rows = dataset(table, [pl.any_horizontal(holds)]).to_table(filter=pc.field(EVENT_ID).isin(sorted(event_ids)))
+    return _frame(rows.to_batches()) if rows.num_rows else None
+
+
+def _equals(column: str, value: object, kind: pa.DataType) -> pc.Expression:
+    return pc.field(column).is_null() if value is None else pc.field(column) == pa.scalar(value, kind)
+
+
+def _frame(batches: Sequence[pa.RecordBatch]) -> pl.DataFrame:
+    frame = pl.from_arrow(pa.Table.from_batches(batches), rechunk=False)
+    if not isinstance(frame, pl.DataFrame):
+        raise TypeError("an Arrow table is read as a frame")
+    return frame

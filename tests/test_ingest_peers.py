@@ -1,0 +1,212 @@
+"""Senders that hospitals really have (rsyslog, syslog-ng, logger) against the collector, over loopback.
+
+Each sends some thousand numbered lines with text that framing could trip over; every line must arrive exactly once, as
+it was. `deploy/peers/install.sh` installs the senders.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Literal
+
+import pytest
+
+from ingest.bus import Message, Position, Record, StartAt, Subscription
+from ingest.collect import Collector
+from ingest.listeners import ListenerSettings, ListenerStats
+from ingest.rawbatch import decode_record
+
+Require = Callable[[bool, str], None]
+Transport = Literal["udp", "tcp"]
+Command = Callable[[Path, Path, int], list[str]]
+"""(work folder, file with the lines, port) -> a command that sends the lines, and may run on afterwards."""
+
+LINES = 3000
+SYSLOG_NG = Path(os.environ.get("TOCSIN_CACHE", str(Path.home() / ".cache" / "tocsin"))) / "syslog-ng" / "syslog-ng"
+
+
+class MemoryBus:
+    """A bus that keeps what is published."""
+
+    def __init__(self) -> None:
+        self.messages: list[Message] = []
+
+    def ensure_topics(self, topics: Sequence[str]) -> None:
+        raise NotImplementedError
+
+    def publish(self, messages: Sequence[Message]) -> list[Position]:
+        self.messages += messages
+        return [Position(message.topic, 0, 0) for message in messages]
+
+    def subscribe(self, group: str, topics: Sequence[str], start_at: StartAt | None = None) -> Subscription:
+        raise NotImplementedError
+
+    def close(self) -> None:
+        raise NotImplementedError
+
+
+def numbered_lines(count: int) -> list[bytes]:
+    """Unique lines: digits that look like counts, French text, brackets, lengths from short to near 900 bytes."""
+    texts = ["12 <13>5 hello", "déroulée : « été » €", 'a="b\\"]" [x@1 y="z"] %s %m', "€" * 280]
+    return [f"[#{index:05}] {texts[index % len(texts)]} {'.' * (index % 50)}|".encode() for index in range(count)]
+
+
+def collect_from(
+    command: Command, transport: Transport, folder: Path, lines: list[bytes]
+) -> tuple[list[bytes], ListenerStats]:
+    """What arrives from a sender that is given `lines` in a file: the lines from their `[#` on."""
+    source = folder / "lines.log"
+    source.write_bytes(b"\n".join(lines) + b"\n")
+    bus = MemoryBus()
+
+    async def scenario() -> ListenerStats:
+        collector = Collector(bus, [ListenerSettings("peer", transport, "127.0.0.1", 0, "chu")])
+        await collector.start()
+
+        def seen() -> ListenerStats:
+            return collector.stats().listeners["peer"]
+
+        arguments = command(folder, source, collector.addresses["peer"][1])
+        with (folder / "sender.txt").open("wb") as output:
+            sender = await asyncio.create_subprocess_exec(*arguments, stdout=output, stderr=output, cwd=folder)
+        try:
+            for _ in range(1500):
+                if seen().frames + seen().kernel_dropped >= len(lines):
+                    break
+                await asyncio.sleep(0.02)
+            await asyncio.sleep(0.2)  # would it send a line twice?
+        finally:
+            await end(sender)
+            await collector.stop()
+        return seen()
+
+    stats = asyncio.run(scenario())
+    frames = [decode_record(Record(message.topic, 0, 0, message.key, message.value)) for message in bus.messages]
+    arrived = [line for frame in frames for line in frame["line"].to_list()]
+    assert arrived, f"nothing arrived; the sender said: {(folder / 'sender.txt').read_text(errors='replace')[-2000:]}"
+    assert {message.key for message in bus.messages} == {"chu/127.0.0.1"}
+    assert {mark for frame in frames for mark in frame["mark"].to_list()} == {None}
+    return [line[max(0, line.find(b"[#")) :] for line in arrived], stats
+
+
+async def end(sender: asyncio.subprocess.Process) -> None:
+    """End a sender that may have ended by itself."""
+    with suppress(ProcessLookupError):
+        sender.terminate()
+    try:
+        await asyncio.wait_for(sender.wait(), 10)
+    except TimeoutError:
+        sender.kill()
+        await sender.wait()
+
+
+def assert_all_arrived(arrived: list[bytes], stats: ListenerStats, lines: list[bytes]) -> None:
+    """TCP: all, once, in order. UDP: the same, but for what the kernel says it dropped."""
+    if stats.transport == "tcp":
+        assert stats.accepted >= 1
+        assert arrived == lines
+    else:
+        assert len(set(arrived)) == len(arrived) == len(lines) - stats.kernel_dropped
+        assert set(arrived) <= set(lines)
+
+
+def rsyslog(action: str, read: str = "") -> Command:
+    def command(folder: Path, source: Path, port: int) -> list[str]:
+        configuration = folder / "rsyslog.conf"
+        configuration.write_text(
+            f'global(workDirectory="{folder}" maxMessageSize="64k")\n'
+            'module(load="imfile")\n'
+            f'input(type="imfile" File="{source}" Tag="peer:" {read})\n'
+            f'action(type="omfwd" Target="127.0.0.1" Port="{port}" {action})\n'
+        )
+        return ["rsyslogd", "-n", "-f", str(configuration), "-i", str(folder / "rsyslog.pid")]
+
+    return command
+
+
+def syslog_ng(driver: str, transport: str) -> Command:
+    def command(folder: Path, source: Path, port: int) -> list[str]:
+        configuration = folder / "syslog-ng.conf"
+        configuration.write_text(
+            "@version: 3.35\n"
+            f'source s {{ file("{source}" follow-freq(0.1) flags(no-parse)); }};\n'
+            f'destination d {{ {driver}("127.0.0.1" port({port}) transport("{transport}")); }};\n'
+            "log { source(s); destination(d); };\n"
+        )
+        files = ("--pidfile", "pid", "--control", "ctl", "--persist-file", "persist")
+        places = [str(folder / word) if at % 2 else word for at, word in enumerate(files)]
+        return [str(SYSLOG_NG), "--foreground", "--no-caps", "--cfgfile", str(configuration), *places]
+
+    return command
+
+
+def logger(*options: str) -> Command:
+    def command(_: Path, source: Path, port: int) -> list[str]:
+        place = ["--server", "127.0.0.1", "--port", str(port)]
+        return ["logger", *place, "--tag", "peer", *options, "--file", str(source)]
+
+    return command
+
+
+RFC_5424, RFC_3164 = 'template="RSYSLOG_SyslogProtocol23Format"', 'template="RSYSLOG_TraditionalForwardFormat"'
+
+
+@pytest.mark.parametrize(
+    ("transport", "action"),
+    [
+        ("tcp", f'Protocol="tcp" TCP_Framing="traditional" {RFC_3164}'),
+        ("tcp", f'Protocol="tcp" TCP_Framing="traditional" {RFC_5424}'),
+        ("tcp", f'Protocol="tcp" TCP_Framing="octet-counted" {RFC_3164}'),
+        ("tcp", f'Protocol="tcp" TCP_Framing="octet-counted" {RFC_5424}'),
+        ("udp", f'Protocol="udp" {RFC_5424}'),
+    ],
+    ids=["newline-3164", "newline-5424", "octets-3164", "octets-5424", "udp"],
+)
+def test_rsyslog(transport: Transport, action: str, tmp_path: Path, require: Require) -> None:
+    require(shutil.which("rsyslogd") is not None, "rsyslogd is not installed")
+    lines = numbered_lines(LINES)
+    arrived, stats = collect_from(rsyslog(action), transport, tmp_path, lines)
+    assert_all_arrived(arrived, stats, lines)
+
+
+def test_rsyslog_with_newlines_inside_octet_counted_messages(tmp_path: Path, require: Require) -> None:
+    require(shutil.which("rsyslogd") is not None, "rsyslogd is not installed")
+    lines = [b"[#%05d] first\n  12 second\n\tthird|" % index for index in range(500)]
+    action = f'Protocol="tcp" TCP_Framing="octet-counted" {RFC_5424}'
+    read = 'startmsg.regex="^\\\\[#" escapeLF="off" readTimeout="1"'
+    arrived, stats = collect_from(rsyslog(action, read), "tcp", tmp_path, lines)
+    assert_all_arrived(arrived, stats, lines)
+
+
+@pytest.mark.parametrize(
+    ("driver", "transport"),
+    [("network", "tcp"), ("syslog", "tcp"), ("network", "udp"), ("syslog", "udp")],
+    ids=["newline-3164", "octets-5424", "udp-3164", "udp-5424"],
+)
+def test_syslog_ng(driver: str, transport: Transport, tmp_path: Path, require: Require) -> None:
+    require(SYSLOG_NG.exists(), f"syslog-ng is not at {SYSLOG_NG}")
+    lines = numbered_lines(LINES)
+    arrived, stats = collect_from(syslog_ng(driver, transport), transport, tmp_path, lines)
+    assert_all_arrived(arrived, stats, lines)
+
+
+@pytest.mark.parametrize(
+    ("transport", "options"),
+    [
+        ("tcp", ["--tcp", "--rfc3164"]),
+        ("tcp", ["--tcp", "--rfc5424"]),
+        ("tcp", ["--tcp", "--octet-count", "--rfc5424"]),
+        ("udp", ["--udp", "--rfc5424"]),
+    ],
+    ids=["newline-3164", "newline-5424", "octets-5424", "udp"],
+)
+def test_logger(transport: Transport, options: list[str], tmp_path: Path, require: Require) -> None:
+    require(shutil.which("logger") is not None, "logger is not installed")
+    lines = numbered_lines(LINES)
+    arrived, stats = collect_from(logger(*options), transport, tmp_path, lines)
+    assert_all_arrived(arrived, stats, lines)

@@ -1,0 +1,41 @@
+"""The rules we ship: all load and compile, and each lies beside events that must and must not match it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from detections.check import check_rules
+from detections.load import load_rules
+from detections.rule import Rule
+from detections.rule_tests import RuleTestResult, path_of_tests, run_rule_tests
+
+RULES = Path(__file__).resolve().parent.parent / "rules"
+
+
+@pytest.fixture(scope="module")
+def results() -> list[RuleTestResult]:
+    return run_rule_tests([RULES])
+
+
+def test_every_rule_runs() -> None:
+    report = check_rules([RULES])
+    assert report.running
+    assert report.ok, "\n".join(report.lines())
+
+
+def test_every_test_passes(results: list[RuleTestResult]) -> None:
+    failed = [f"{item.path}: {item.name}: {item.reason}" for item in results if not item.passed]
+    assert not failed, "\n".join(failed)
+
+
+@pytest.mark.parametrize("rule", load_rules([RULES]).rules, ids=lambda rule: rule.path.stem)
+def test_every_rule_has_a_match_and_a_near_miss(rule: Rule, results: list[RuleTestResult]) -> None:
+    expected = {item.expected for item in results if item.rule_id == rule.id}
+    assert expected == {"match", "no_match"}, f"{path_of_tests(rule.path)} wants at least one of each"
+
+
+def test_every_test_file_has_its_rule() -> None:
+    stray = [path for path in RULES.rglob("*.tests.yml") if not path.with_name(f"{path.name[:-10]}.yml").exists()]
+    assert not stray

@@ -1,0 +1,92 @@
+"""Threads that live and die together, and stages that are started anew when their bus or store fails them.
+
+A process that runs several stages must not go on with one of them dead: an error that nobody foresaw ends the process,
+loudly. An error that is foreseen (the broker is away, the disk is full) closes the stage, is said once, and the stage
+is made anew after a pause: it then reads on from its last commit, so nothing has to be repaired in place.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import closing
+from typing import Final
+
+import structlog
+
+from ingest.bus import BusError
+from storage.errors import StorageError
+from tocsin.stages import Stage
+
+log = structlog.get_logger()
+
+POLL_SECONDS: Final = 0.25
+LAG_SECONDS: Final = 1.0
+FIRST_PAUSE: Final = 0.5
+LONGEST_PAUSE: Final = 15.0
+PASSING_ERRORS: Final = (BusError, StorageError)
+"""What a stage may meet and get over: something outside the process does not answer."""
+
+
+class Crew:
+    """Named threads with one stop event; the first that fails stops all."""
+
+    def __init__(self, size: int) -> None:
+        self.stop = threading.Event()
+        self._pool = ThreadPoolExecutor(max_workers=size, thread_name_prefix="tocsin")
+        self._members: list[Future[None]] = []
+
+    def start(self, work: Callable[[threading.Event], None]) -> Future[None]:
+        """Run `work(stop)` in a thread of its own until it returns or fails."""
+        member = self._pool.submit(work, self.stop)
+        member.add_done_callback(self._ended)
+        self._members.append(member)
+        return member
+
+    def _ended(self, member: Future[None]) -> None:
+        if member.exception() is not None:
+            self.stop.set()
+
+    def join(self) -> None:
+        """Wait until every thread has ended.
+
+        Raises:
+            BaseException: What the first thread to fail died of.
+        """
+        wait(self._members)
+        self._pool.shutdown()
+        for member in self._members:
+            member.result()
+
+
+def run_stage(
+    make: Callable[[], Stage],
+    stop: threading.Event,
+    observe_lag: Callable[[str, int], None],
+    clock: Callable[[], float] = time.monotonic,
+) -> None:
+    """Step a stage until `stop`, making it anew when something outside fails.
+
+    Args:
+        make: Gives a fresh stage that resumes at its last commit.
+        stop: Ends the loop after the step under way; the stage is then closed, which makes its work durable.
+        observe_lag: Told the stage's name and lag now and then, from this thread: a subscription has one user.
+        clock: Seconds, monotonic.
+    """
+    pause = FIRST_PAUSE
+    while not stop.is_set():
+        try:
+            with closing(make()) as stage:
+                observed = -LAG_SECONDS
+                while not stop.is_set():
+                    stage.step(POLL_SECONDS)
+                    pause = FIRST_PAUSE
+                    if clock() - observed >= LAG_SECONDS:
+                        observed = clock()
+                        observe_lag(stage.name, stage.lag())
+        except PASSING_ERRORS as error:
+            log.error("stage pauses", seconds=pause, error=str(error))  # noqa: TRY400 - foreseen: the cause is enough
+            stop.wait(pause)
+            pause = min(pause * 2, LONGEST_PAUSE)

@@ -1,0 +1,247 @@
+"""`tocsin hunt`: rules over event files or over the lake.
+
+Theory: a hunt is live detection with another source. Lines go through the same parse, events through the same plan, so
+what a hunt shows is what detection would have shown. Small files are put together into groups of the size the engine
+likes; the id of an event (`source:row`) says where it came from, and puts the matches back into the order of the
+sources.
+
+`hunt_files` and `hunt_lake` do the work and know nothing of the terminal; the command prints what they yield.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final
+
+import click
+import polars as pl
+
+from detections.load import load_rules
+from detections.match import MATCH_SCHEMA
+from detections.plan import Plan
+from detections.rule import Rule, RulePack
+from ingest.envelope import EVENT_ID, REMARK, EventFrame
+from ingest.event_files import read_events
+from ingest.event_source import DECOMPRESSED_BYTES, ReadLimits, SourceBatch, SourceProblem
+from ingest.parse import parse
+from storage.lake import Lake
+from tocsin.hunt_report import HuntPrinter, MatchLines, MatchTable
+from tocsin.path_lists import PathListCommand
+from tocsin.settings import load_settings
+
+LEVELS: Final = ("informational", "low", "medium", "high", "critical")
+GROUP_EVENTS: Final = 20_000
+"""Events of small files are collected up to this number before they are parsed together."""
+
+NOTHING_READ: Final = 1
+"""Exit code where no source could be read at all."""
+
+
+class HuntError(click.ClickException):
+    """What was asked for cannot be hunted; one line for the person who asked."""
+
+    exit_code = 2
+
+
+@dataclass(slots=True)
+class HuntTally:
+    """What a hunt has gone through so far.
+
+    Attributes:
+        events: Events read.
+        unknown: Those that no format understood; only keyword rules see them.
+        remarked: Those whose lines had something wrong with them, and were read all the same.
+        lost: Events read but not parsed: a defect of Tocsin, and reported as one.
+        matches: (rule, event) pairs.
+        problems: Kind of problem -> sources or places with it.
+    """
+
+    events: int = 0
+    unknown: int = 0
+    remarked: int = 0
+    lost: int = 0
+    matches: int = 0
+    problems: dict[str, int] = field(default_factory=dict)
+
+    def add_frame(self, frame: EventFrame) -> None:
+        """Count the events of a frame."""
+        self.unknown += frame.events.height if frame.logsource.unknown else 0
+        self.remarked += frame.events.height - frame.events.get_column(REMARK).null_count()
+
+
+def hunt_files(
+    plan: Plan, items: Iterable[SourceBatch | SourceProblem], tally: HuntTally
+) -> Iterator[pl.DataFrame | SourceProblem]:
+    """Match the events of files.
+
+    Args:
+        plan: The rules.
+        items: What `read_events` yields.
+        tally: Counted up as the hunt goes on.
+
+    Yields:
+        `MATCH_SCHEMA` and `source`, in the order of the sources, rows and rules; and problems as they come.
+    """
+    group: list[SourceBatch] = []
+    size = 0
+    for item in items:
+        if isinstance(item, SourceProblem):
+            tally.problems[item.kind] = tally.problems.get(item.kind, 0) + 1
+            yield item
+            continue
+        group.append(item)
+        size += item.raw.height
+        if size >= GROUP_EVENTS:
+            yield _match_group(plan, group, tally)
+            group, size = [], 0
+    if group:
+        yield _match_group(plan, group, tally)
+
+
+def _match_group(plan: Plan, group: Sequence[SourceBatch], tally: HuntTally) -> pl.DataFrame:
+    """Parse and match some batches at once."""
+    raw = pl.concat([batch.raw for batch in group])
+    places = pl.DataFrame(
+        {
+            "event_id": raw.get_column(EVENT_ID),
+            "source": pl.Series([batch.source for batch in group], dtype=pl.String).gather(
+                pl.Series(
+                    [index for index, batch in enumerate(group) for _ in range(batch.raw.height)], dtype=pl.UInt32
+                )
+            ),
+        }
+    ).unique("event_id", keep="first", maintain_order=True)  # a copied Parquet file brings ids that were there before
+    places = places.with_row_index("place")
+    frames = parse(raw)
+    tally.events += raw.height
+    tally.lost += raw.height - sum(frame.events.height for frame in frames)
+    matches = _match_frames(plan, frames, tally)
+    return (
+        matches.join(places, on="event_id", how="left", maintain_order="left")
+        .sort("place", maintain_order=True)
+        .drop("place")
+    )
+
+
+def hunt_lake(plan: Plan, frames: Iterable[EventFrame], source: str, tally: HuntTally) -> Iterator[pl.DataFrame]:
+    """Match events of the lake, frame by frame; yields as `hunt_files` does."""
+    for frame in frames:
+        tally.events += frame.events.height
+        yield _match_frames(plan, [frame], tally).with_columns(pl.lit(source).alias("source"))
+
+
+def _match_frames(plan: Plan, frames: Sequence[EventFrame], tally: HuntTally) -> pl.DataFrame:
+    for frame in frames:
+        tally.add_frame(frame)
+    found = pl.concat([pl.DataFrame(schema=MATCH_SCHEMA), *(plan.match(frame) for frame in frames)])
+    tally.matches += found.height
+    return found
+
+
+def rules_from(level: str, pack: RulePack) -> list[Rule]:
+    """The rules of at least `level`."""
+    return [rule for rule in pack.rules if LEVELS.index(rule.level) >= LEVELS.index(level)]
+
+
+def _lake(folder: Path) -> Lake:
+    """The lake at a folder, which a hunt must not make."""
+    if not folder.is_dir():
+        raise HuntError(f"{folder}: no lake there")
+    return Lake(folder)
+
+
+@click.command(cls=PathListCommand)
+@click.option(
+    "--rules",
+    "rule_paths",
+    multiple=True,
+    required=True,
+    type=click.Path(path_type=Path),
+    metavar="PATH...",
+    help="Sigma rules: files, or folders with all below them.",
+)
+@click.option(
+    "--events",
+    "event_paths",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    metavar="PATH...",
+    help="Event files (.evtx, .json, .jsonl, .ndjson, .csv, .parquet, .log), archives of these, and folders.",
+)
+@click.option("--lake", "in_lake", is_flag=True, help="Hunt in the lake instead of files.")
+@click.option("--lake-path", type=click.Path(path_type=Path), help="Another lake.")
+@click.option("--json", "as_json", is_flag=True, help="One line of JSON a match on stdout, and nothing else there.")
+@click.option(
+    "--level",
+    type=click.Choice(LEVELS),
+    default=LEVELS[0],
+    show_default=True,
+    help="Only rules of this level or worse.",
+)
+@click.option("--show-refused", is_flag=True, help="Name each rule that does not run, and why.")
+@click.option(
+    "--max-decompressed",
+    type=click.IntRange(min=1),
+    default=DECOMPRESSED_BYTES,
+    show_default=True,
+    metavar="BYTES",
+    help="What one archive may hold once decompressed; the rest is not read.",
+)
+@click.option(
+    "--config",
+    type=click.Path(path_type=Path),
+    envvar="TOCSIN_CONFIG",
+    help="TOML file of settings, for the place of the lake.",
+)
+def hunt(
+    rule_paths: tuple[Path, ...],
+    event_paths: tuple[Path, ...],
+    lake_path: Path | None,
+    level: str,
+    max_decompressed: int,
+    config: Path | None,
+    *,
+    in_lake: bool,
+    as_json: bool,
+    show_refused: bool,
+) -> None:
+    """Run Sigma rules over event files or over the lake, and print what matches.
+
+    PATH... takes one path or more, and the option may be repeated: --rules a b --events c d.
+    """
+    if (in_lake or lake_path is not None) == bool(event_paths):
+        raise HuntError("say either --events PATH... or --lake")
+    for path in (*rule_paths, *event_paths):
+        if not path.exists():
+            raise HuntError(f"{path}: no such file or folder")
+    lake = None if event_paths else _lake(lake_path or load_settings(config, os.environ).lake_path)
+    printer = HuntPrinter(sys.stderr, MatchLines(sys.stdout) if as_json else MatchTable(sys.stdout))
+    started = time.monotonic()
+    pack = load_rules(rule_paths)
+    plan = Plan.build(rules_from(level, pack))
+    if not plan.rules:
+        printer.rules(pack, plan, show_refused=True)
+        raise HuntError(f"no rules to run in {', '.join(map(str, rule_paths))}")
+    printer.rules(pack, plan, show_refused=show_refused)
+    tally = HuntTally()
+    found: Iterator[pl.DataFrame | SourceProblem]
+    if lake is None:
+        limits = ReadLimits(decompressed_bytes=max_decompressed)
+        found = hunt_files(plan, read_events(event_paths, now=datetime.now(UTC), limits=limits), tally)
+    else:
+        found = iter(hunt_lake(plan, lake.read(), str(lake.path), tally))
+    try:
+        for item in found:
+            printer.item(item, tally)
+        printer.end(tally, time.monotonic() - started)
+    except BrokenPipeError:  # the reader of stdout has seen enough, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return
+    if not tally.events and "unreadable" in tally.problems:
+        raise SystemExit(NOTHING_READ)

@@ -1,0 +1,259 @@
+r"""What a hunt prints: matches on stdout, all else on stderr.
+
+For machines, one JSON object a line and nothing else. For people, a table of the rules that matched, worst first. Both
+hold text that an attacker wrote. The table shows control characters as escapes; in JSON they are escaped as `\uNNNN`,
+which every reader of JSON turns back into what the event holds, and which no terminal obeys.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING, Final, Protocol, TextIO, TypedDict, cast
+
+import orjson
+import polars as pl
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from detections.plan import Plan
+from detections.rule import RulePack
+from ingest.event_source import SourceProblem
+from ingest.visible import visible
+
+if TYPE_CHECKING:
+    from tocsin.hunt import HuntTally
+
+LEVEL_STYLES: Final = {
+    "critical": "bold white on red",
+    "high": "bold red",
+    "medium": "yellow",
+    "low": "cyan",
+    "informational": "dim",
+}
+"""Level, worst first -> how the table shows it."""
+
+EXAMPLES: Final = 3
+"""Matches of a rule that the table shows."""
+
+VALUE_CHARACTERS: Final = 200
+"""Characters of a value that the table shows."""
+
+NAMED_SKIPS: Final = 5
+"""Files left alone that are named; more are only counted."""
+
+WIDTH: Final = 160
+"""Columns of the table where stdout is not a terminal."""
+
+# C1 controls, DEL, zero-width and bidirectional controls: JSON allows them as they are, terminals act on them.
+_HIDDEN: Final = re.compile("[\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff]")
+
+
+class HuntMatch(TypedDict):
+    """A row of `MATCH_SCHEMA` with its source, as far as it is printed."""
+
+    source: str
+    rule_id: str
+    rule_title: str
+    level: str
+    event_id: str
+    timestamp: datetime
+    host: str | None
+    matched: str
+
+
+class MatchPrinter(Protocol):
+    """Where matches go."""
+
+    def matches(self, matches: list[HuntMatch]) -> None:
+        """Take some matches."""
+        ...
+
+    def end(self) -> None:
+        """There are no more."""
+        ...
+
+
+def match_line(match: HuntMatch) -> str:
+    """A match as one line of JSON."""
+    line = orjson.dumps(
+        {
+            "source": match["source"],
+            "rule_id": match["rule_id"],
+            "rule_title": match["rule_title"],
+            "level": match["level"],
+            "event_id": match["event_id"],
+            "timestamp": match["timestamp"].isoformat(timespec="microseconds").replace("+00:00", "Z"),
+            "matched": orjson.Fragment(match["matched"]),
+        }
+    ).decode()
+    return _HIDDEN.sub(lambda found: f"\\u{ord(found[0]):04x}", line)
+
+
+class MatchLines:
+    """Matches as lines of JSON, as they come."""
+
+    def __init__(self, out: TextIO) -> None:
+        self._out = out
+
+    def matches(self, matches: list[HuntMatch]) -> None:
+        """Print some matches."""
+        self._out.writelines(f"{match_line(match)}\n" for match in matches)
+        self._out.flush()
+
+    def end(self) -> None:
+        """All are printed already."""
+
+
+@dataclass(slots=True)
+class _Seen:
+    """What the table keeps of the matches of one rule, however many they are."""
+
+    title: str
+    level: str
+    count: int = 0
+    hosts: Counter[str] = field(default_factory=Counter)
+    first: datetime | None = None
+    last: datetime | None = None
+    examples: list[HuntMatch] = field(default_factory=list)
+
+    def add(self, match: HuntMatch) -> None:
+        self.count += 1
+        self.hosts[match["host"] or "?"] += 1
+        at = match["timestamp"]
+        self.first = at if self.first is None else min(self.first, at)
+        self.last = at if self.last is None else max(self.last, at)
+        if len(self.examples) < EXAMPLES:
+            self.examples.append(match)
+
+
+class MatchTable:
+    """Matches as a table by rule, printed at the end."""
+
+    def __init__(self, out: TextIO) -> None:
+        self._console = Console(file=out, width=None if out.isatty() else WIDTH, highlight=False, emoji=False)
+        self._seen: dict[str, _Seen] = {}
+
+    def matches(self, matches: list[HuntMatch]) -> None:
+        """Count matches, and keep a few of each rule."""
+        for match in matches:
+            self._seen.setdefault(match["rule_id"], _Seen(match["rule_title"], match["level"])).add(match)
+
+    def end(self) -> None:
+        """Print the table."""
+        if not self._seen:
+            return
+        table = Table(show_lines=True, expand=True)
+        for title, ratio in (
+            ("Level", 4),
+            ("Matches", 3),
+            ("Rule", 16),
+            ("Hosts and time (UTC)", 10),
+            ("For example", 28),
+        ):
+            table.add_column(title, ratio=ratio, justify="right" if title == "Matches" else "left", overflow="fold")
+        worst_first = list(LEVEL_STYLES)
+        for rule_id, seen in sorted(
+            self._seen.items(), key=lambda item: (worst_first.index(item[1].level), -item[1].count, item[1].title)
+        ):
+            table.add_row(
+                Text(seen.level, style=LEVEL_STYLES[seen.level]),
+                str(seen.count),
+                Text.assemble(visible(seen.title), "\n", (rule_id, "dim")),
+                Text(_hosts_and_time(seen)),
+                Text("\n").join(_example(match) for match in seen.examples),
+            )
+        self._console.print(table)
+
+
+def _hosts_and_time(seen: _Seen) -> str:
+    hosts = [visible(host) for host, _ in seen.hosts.most_common(EXAMPLES)]
+    more = f" and {len(seen.hosts) - EXAMPLES} more" if len(seen.hosts) > EXAMPLES else ""
+    times = {at.strftime("%Y-%m-%d %H:%M:%S") for at in (seen.first, seen.last) if at is not None}
+    return f"{', '.join(hosts)}{more}\n" + "\n".join(sorted(times))
+
+
+def _example(match: HuntMatch) -> Text:
+    values = cast("dict[str, object]", orjson.loads(match["matched"]))
+    text = Text(visible(_short_id(match["event_id"])), style="dim")
+    for name, value in values.items():
+        shown = visible(str(value))
+        cut = shown if len(shown) <= VALUE_CHARACTERS else f"{shown[:VALUE_CHARACTERS]}…"
+        text.append(f"\n{visible(name)}: ", style="bold not dim").append(cut, style="not bold not dim")
+    return text
+
+
+def _short_id(event_id: str) -> str:
+    """An event id without the folders of its file: the member of an archive, or the name."""
+    return PurePosixPath(event_id.rsplit("!", 1)[-1]).name
+
+
+class HuntPrinter:
+    """The one voice of a hunt.
+
+    Args:
+        err: Where everything but matches goes.
+        out: Where matches go.
+    """
+
+    def __init__(self, err: TextIO, out: MatchPrinter) -> None:
+        self._err = err
+        self._out = out
+        self._skipped: list[SourceProblem] = []
+
+    def rules(self, pack: RulePack, plan: Plan, *, show_refused: bool) -> None:
+        """Say what was loaded, and what does not run."""
+        refused, unsupported = [*pack.refused, *plan.refused], pack.unsupported
+        self._say(f"{len(plan.rules)} rules run, {len(refused)} refused, {len(unsupported)} not run here yet")
+        if show_refused:
+            for refusal in [*refused, *unsupported]:
+                self._say(f"  {refusal}")
+        elif refused or unsupported:
+            self._say("  (--show-refused names them)")
+
+    def item(self, item: pl.DataFrame | SourceProblem, tally: HuntTally) -> None:
+        """Print matches, or what could not be read."""
+        if isinstance(item, pl.DataFrame):
+            self._out.matches(cast("list[HuntMatch]", item.select(list(HuntMatch.__annotations__)).to_dicts()))
+            if self._err.isatty():
+                self._err.write(f"\r{tally.events:,} events, {tally.matches:,} matches\x1b[K\r")
+                self._err.flush()
+        elif item.kind == "skipped":
+            self._skipped.append(item)
+        else:
+            self._say(f"{item.kind}: {item}")
+
+    def end(self, tally: HuntTally, seconds: float) -> None:
+        """Print what is still to print, and the sums."""
+        self._out.end()
+        for problem in self._skipped[:NAMED_SKIPS]:
+            self._say(f"skipped: {problem}")
+        if len(self._skipped) > NAMED_SKIPS:
+            self._say(f"skipped: {len(self._skipped) - NAMED_SKIPS} more files that are not event files")
+        for line in summary(tally, seconds):
+            self._say(line)
+
+    def _say(self, line: str) -> None:
+        erase: Callable[[str], str] = (lambda text: f"\r\x1b[K{text}") if self._err.isatty() else str
+        self._err.write(f"{erase(visible(line))}\n")
+
+
+def summary(tally: HuntTally, seconds: float) -> list[str]:
+    """The sums of a hunt, in lines."""
+    understood = tally.events - tally.unknown - tally.lost
+    damage = [f"{count} {kind}" for kind, count in sorted(tally.problems.items()) if kind != "skipped"]
+    kinds = f"{understood:,} understood, {tally.unknown:,} of no known format, {tally.remarked:,} with a remark"
+    lines = [
+        f"{tally.events:,} events: {kinds}",
+        f"{tally.matches:,} matches in {seconds:.1f} s ({tally.events / max(seconds, 1e-9):,.0f} events/s)",
+    ]
+    if damage:
+        lines.append(f"not all could be read: {', '.join(damage)} (named above)")
+    if tally.lost:
+        lines.append(f"{tally.lost:,} events were read but not parsed: this is a defect of Tocsin, please report it")
+    return lines

@@ -1,0 +1,209 @@
+"""Settings: one TOML file < environment < flags, and nothing unknown.
+
+Every setting lives in one of the frozen models below; `deploy/config.toml` shows them all with their defaults (a test
+keeps it complete). An unknown key is an error that names it, wherever it comes from, because a misspelt setting that is
+silently ignored is how a listener ends up not listening.
+
+- File: TOML, `--config PATH` (or `TOCSIN_CONFIG`).
+- Environment: `TOCSIN_` and the key, levels joined by two underscores: `TOCSIN_BUS__KIND=kafka`.
+- Flags: `--set bus.kind=kafka`.
+
+A value from the environment or a flag is read as a TOML value where it is one (`8080`, `true`, `["a", "b"]`), else as
+text. Relative paths are relative to the current directory; paths left empty lie in `data_dir`.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+ENVIRONMENT_PREFIX = "TOCSIN_"
+NOT_SETTINGS = frozenset({"TOCSIN_CONFIG", "TOCSIN_REQUIRE", "TOCSIN_CACHE", "TOCSIN_SHARED_DATA"})
+"""Variables of ours that are not settings: where the file is, and what tests and the build read."""
+
+SettingsTree = dict[str, object]
+Port = Annotated[int, Field(ge=0, le=65535)]
+
+
+class SettingsError(Exception):
+    """A setting that cannot be used; the message names the key, the source and the reason in one line."""
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+
+class BusSection(_Section):
+    """Which bus carries the records, and how to reach it."""
+
+    kind: Literal["embedded", "kafka"] = "embedded"
+    path: Path | None = None  # embedded: the SQLite file; empty: data_dir/bus.sqlite
+    bootstrap_servers: tuple[str, ...] = ("127.0.0.1:9092",)
+    client_id: str = "tocsin"
+    partitions: int = Field(default=6, ge=1)
+    replication_factor: int = Field(default=1, ge=1)
+    compression: Literal["zstd", "lz4"] = "zstd"
+    security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
+    sasl_mechanism: Literal["", "PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = ""
+    username: str = ""
+    password: str = ""
+    ssl_cafile: str = ""
+    ssl_certfile: str = ""
+    ssl_keyfile: str = ""
+
+
+class ListenerSection(_Section):
+    """A socket that one hospital sends to: the tenant comes from the channel, never from the message."""
+
+    name: str = Field(min_length=1)
+    hospital: str = Field(min_length=1, max_length=64, pattern=r"^[^/\x00-\x1f]+$")
+    transport: Literal["udp", "tcp"] = "tcp"
+    host: str = "127.0.0.1"
+    port: Port = 5514
+    max_frame: int = Field(default=262_144, ge=1024)  # bytes
+    max_connections: int = Field(default=1000, ge=1)
+    idle_timeout: float = Field(default=86_400.0, ge=0)  # seconds without a byte; 0: never
+
+
+class CollectSection(_Section):
+    """How frames become batches on the bus."""
+
+    batch_lines: int = Field(default=4000, ge=1)
+    batch_bytes: int = Field(default=1_048_576, ge=1024)
+    batch_seconds: float = Field(default=0.2, gt=0)
+    queue_bytes: int = Field(default=67_108_864, ge=1_048_576)  # back-pressure begins here
+    listeners: tuple[ListenerSection, ...] = ()
+
+
+class DetectSection(_Section):
+    """How often what was read is made durable in the lake."""
+
+    flush_seconds: float = Field(default=5.0, gt=0)
+    flush_rows: int = Field(default=50_000, ge=1)
+
+
+class PathSection(_Section):
+    """A place on disk; empty: inside `data_dir`."""
+
+    path: Path | None = None
+
+
+class ConsoleSection(_Section):
+    """Where the console answers."""
+
+    host: str = "127.0.0.1"
+    port: Port = 8080
+    title: str = "Tocsin"
+    language: Literal["fr", "en"] = "fr"  # where the browser asks for neither
+    time_zone: str = "Europe/Paris"
+    allowed_hosts: tuple[str, ...] = ("127.0.0.1", "localhost", "[::1]")
+
+
+class LogSection(_Section):
+    """The processes' own log, on stderr."""
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    format: Literal["text", "json"] = "text"
+
+
+class Settings(_Section):
+    """All settings, validated."""
+
+    data_dir: Path = Path("tocsin-data")
+    rules: tuple[Path, ...] = (Path("rules"),)
+    bus: BusSection = BusSection()
+    collect: CollectSection = CollectSection()
+    detect: DetectSection = DetectSection()
+    lake: PathSection = PathSection()
+    alerts: PathSection = PathSection()
+    console: ConsoleSection = ConsoleSection()
+    log: LogSection = LogSection()
+
+    @property
+    def bus_path(self) -> Path:
+        """The embedded bus's SQLite file."""
+        return self.bus.path or self.data_dir / "bus.sqlite"
+
+    @property
+    def lake_path(self) -> Path:
+        """The folder of the Delta tables."""
+        return self.lake.path or self.data_dir / "lake"
+
+    @property
+    def alerts_path(self) -> Path:
+        """The DuckDB file of alerts and decisions."""
+        return self.alerts.path or self.data_dir / "alerts.duckdb"
+
+
+def load_settings(
+    config: Path | None, environment: Mapping[str, str], flags: Sequence[tuple[str, str]] = ()
+) -> Settings:
+    """Merge file, environment and flags, later ones winning, and validate the whole.
+
+    Args:
+        config: TOML file, or None for defaults.
+        environment: Usually `os.environ`; only `TOCSIN_*` is looked at.
+        flags: (dotted key, value) pairs.
+
+    Raises:
+        SettingsError: Names the first key that is unknown or has an unusable value, and where it came from.
+    """
+    merged = _read_file(config) if config is not None else {}
+    origins: dict[str, str] = {}
+    for name in sorted(environment):
+        if name.startswith(ENVIRONMENT_PREFIX) and name not in NOT_SETTINGS:
+            key = name.removeprefix(ENVIRONMENT_PREFIX).lower().replace("__", ".")
+            _put(merged, key, environment[name], f"environment variable {name}")
+            origins[key] = f"environment variable {name}"
+    for key, value in flags:
+        _put(merged, key, value, f"--set {key}")
+        origins[key] = f"--set {key}"
+    try:
+        settings = Settings.model_validate(merged)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        origin = next((text for known, text in origins.items() if key.startswith(known)), str(config or "defaults"))
+        reason = "unknown setting" if first["type"] == "extra_forbidden" else first["msg"]
+        raise SettingsError(f"{origin}: {key}: {reason}") from error
+    _check_listeners(settings.collect.listeners, str(config or "settings"))
+    return settings
+
+
+def _check_listeners(listeners: Sequence[ListenerSection], origin: str) -> None:
+    names = [listener.name for listener in listeners]
+    for name in names:
+        if names.count(name) > 1:
+            raise SettingsError(f"{origin}: collect.listeners: two listeners are named {name!r}")
+
+
+def _read_file(config: Path) -> SettingsTree:
+    try:
+        with config.open("rb") as file:
+            return tomllib.load(file)
+    except OSError as error:
+        raise SettingsError(f"{config}: cannot be read: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{config}: not valid TOML: {error}") from error
+
+
+def _put(tree: SettingsTree, key: str, text: str, origin: str) -> None:
+    *parents, leaf = key.split(".")
+    node = tree
+    for parent in parents:
+        child = node.setdefault(parent, {})
+        if not isinstance(child, dict):
+            raise SettingsError(f"{origin}: {parent} is not a group of settings")
+        node = child
+    node[leaf] = _read_value(text)
+
+
+def _read_value(text: str) -> object:
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text

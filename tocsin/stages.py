@@ -1,0 +1,270 @@
+"""The stages between the buses' topics: detect, correlate, and the intake of alerts.
+
+Each stage reads a topic, does its work, writes what follows, and only then commits what it has read:
+
+    detect     tocsin.raw     -> parse, match -> tocsin.matches, lake
+    correlate  tocsin.matches -> alerts       -> tocsin.alerts
+    store      tocsin.alerts  -> DuckDB, in one transaction with the offset
+
+A stage that is killed anywhere between reading and committing reads the same records again. Everything it then writes
+has the identity it had before (event id, alert id, Delta transaction version), so the effect is that of once.
+A record that cannot be read goes to `tocsin.quarantine` with the reason, and does not stop the ones behind it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Final, Protocol
+
+import polars as pl
+import structlog
+
+from detections.correlate import correlate
+from detections.match import MATCH_SCHEMA
+from detections.plan import Plan
+from ingest.bus import (
+    TOPIC_ALERTS,
+    TOPIC_MATCHES,
+    TOPIC_QUARANTINE,
+    TOPIC_RAW,
+    Bus,
+    Message,
+    Partition,
+    Position,
+    Record,
+)
+from ingest.envelope import EVENT_ID, EventFrame
+from ingest.ipc import FrameDecodeError, decode_frame, encode_frame
+from ingest.parse import parse
+from ingest.rawbatch import decode_record
+from storage.alert import Alert
+from storage.alert_codec import decode_alert, encode_alert
+from storage.alerts import AlertStore
+from storage.errors import AlertDecodeError
+from storage.lake import Lake
+from tocsin.tally import Flow, Tally
+
+log = structlog.get_logger()
+
+PLACE: Final = "\x00place"
+"""A column beside the events' own, under a name that no field can have."""
+
+RECORDS_A_STEP: Final = 64
+"""Bus records read at once: with batches of 4,000 lines, about a quarter of a million lines at most."""
+
+
+class Stage(Protocol):
+    """Something that is stepped until the process ends."""
+
+    name: str
+
+    def step(self, timeout: float) -> int:
+        """Do what there is to do, waiting at most `timeout` seconds for it; returns how many records were read."""
+
+    def lag(self) -> int:
+        """Records waiting to be read, as of the last step."""
+
+    def close(self) -> None:
+        """Make durable what was read, and leave the group."""
+
+
+def quarantined(record: Record, reason: str) -> Message:
+    """The record as it was, on `tocsin.quarantine`, with where it lay and why it could not be read."""
+    headers = {"reason": reason[:1000], "topic": record.topic}
+    headers |= {"partition": str(record.partition), "offset": str(record.offset)}
+    log.warning("record quarantined", **headers)
+    return Message(TOPIC_QUARANTINE, record.key, record.value, headers)
+
+
+def next_offsets(records: Sequence[Record]) -> dict[Partition, int]:
+    """For each partition, the offset behind the last of these records."""
+    return {record.place: record.offset + 1 for record in records}
+
+
+def by_record(frames: Sequence[EventFrame], records: Sequence[Record]) -> Iterator[tuple[Position, list[EventFrame]]]:
+    """For each record, in order, the events that came in it: records are parsed together and stored apart.
+
+    The event id says which record an event came in (`ingest.rawbatch.decode_record`).
+    """
+    parts: dict[str, list[EventFrame]] = {}
+    place = pl.col(EVENT_ID).str.replace(r":\d+$", "").alias(PLACE)
+    for frame in frames:
+        whole = frame.events.with_columns(place)
+        for (name,), events in whole.partition_by(PLACE, as_dict=True, include_key=False).items():
+            parts.setdefault(str(name), []).append(EventFrame(frame.logsource, events))
+    for record in records:
+        position = Position(record.topic, record.partition, record.offset)
+        yield position, parts.get(f"{record.topic}:{record.partition}:{record.offset}", [])
+
+
+class DetectStage:
+    """Parse, match, and fill the lake.
+
+    Matches are published as soon as they are found, since someone waits for them; the lake is written in larger
+    appends, by rows or age, since small files are dear. Offsets are committed after both.
+    """
+
+    name = "detect"
+
+    def __init__(
+        self,
+        bus: Bus,
+        lake: Lake,
+        plan: Plan,
+        tally: Tally,
+        *,
+        flush_rows: int,
+        flush_seconds: float,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._bus = bus
+        self._plan = plan
+        self._tally = tally
+        self._flush_rows = flush_rows
+        self._flush_seconds = flush_seconds
+        self._clock = clock
+        self._writer = lake.writer()
+        self._uncommitted: dict[Partition, int] = {}
+        self._oldest = 0.0
+        self._subscription = bus.subscribe("tocsin-detect", [TOPIC_RAW])
+
+    def step(self, timeout: float) -> int:
+        """Read, match and publish; write the lake when enough waits or it has waited long enough."""
+        records = self._subscription.poll(timeout, RECORDS_A_STEP)
+        if records:
+            self._take(records)
+        if self._due():
+            self._flush()
+        return len(records)
+
+    def _take(self, records: Sequence[Record]) -> None:
+        raw: list[pl.DataFrame] = []
+        outgoing: list[Message] = []
+        for record in records:
+            try:
+                raw.append(decode_record(record))
+            except FrameDecodeError as error:
+                outgoing.append(quarantined(record, str(error)))
+        self._tally.add(Flow.QUARANTINED, len(outgoing))
+        frames = parse(pl.concat(raw)) if raw else []
+        outgoing += self._match(frames)
+        if outgoing:
+            self._bus.publish(outgoing)
+        if not self._uncommitted:
+            self._oldest = self._clock()
+        for position, events in by_record(frames, records):
+            self._writer.add(events, position)
+        self._uncommitted |= next_offsets(records)
+        self._tally.count(frames)
+
+    def _match(self, frames: Sequence[EventFrame]) -> list[Message]:
+        found = [matches for frame in frames if (matches := self._plan.match(frame)).height]
+        if not found:
+            return []
+        self._tally.add(Flow.MATCHES, sum(matches.height for matches in found))
+        by_tenant = pl.concat(found).partition_by("tenant", as_dict=True, maintain_order=True)
+        return [Message(TOPIC_MATCHES, str(tenant), encode_frame(matches)) for (tenant,), matches in by_tenant.items()]
+
+    def _due(self) -> bool:
+        if not self._uncommitted:
+            return False
+        old = self._clock() - self._oldest >= self._flush_seconds
+        return old or self._writer.buffered_rows >= self._flush_rows
+
+    def _flush(self) -> None:
+        self._writer.flush()
+        self._subscription.commit(self._uncommitted)
+        self._uncommitted = {}
+
+    def lag(self) -> int:
+        """Records waiting on `tocsin.raw`."""
+        return self._subscription.lag()
+
+    def close(self) -> None:
+        """Write what waits for the lake, commit, and leave."""
+        try:
+            if self._uncommitted:
+                self._flush()
+        finally:
+            self._subscription.close()
+
+
+class CorrelateStage:
+    """Matches to alerts."""
+
+    name = "correlate"
+
+    def __init__(self, bus: Bus, tally: Tally) -> None:
+        self._bus = bus
+        self._tally = tally
+        self._subscription = bus.subscribe("tocsin-correlate", [TOPIC_MATCHES])
+
+    def step(self, timeout: float) -> int:
+        """Read matches, publish their alerts, commit."""
+        records = self._subscription.poll(timeout, RECORDS_A_STEP)
+        outgoing: list[Message] = []
+        for record in records:
+            try:
+                matches = decode_frame(record.value, MATCH_SCHEMA)
+            except FrameDecodeError as error:
+                outgoing.append(quarantined(record, str(error)))
+                self._tally.add(Flow.QUARANTINED, 1)
+                continue
+            alerts = [Message(TOPIC_ALERTS, alert.tenant, encode_alert(alert)) for alert in correlate(matches)]
+            self._tally.add(Flow.ALERTS, len(alerts))
+            outgoing += alerts
+        if outgoing:
+            self._bus.publish(outgoing)
+        if records:
+            self._subscription.commit(next_offsets(records))
+        return len(records)
+
+    def lag(self) -> int:
+        """Records waiting on `tocsin.matches`."""
+        return self._subscription.lag()
+
+    def close(self) -> None:
+        """Leave the group."""
+        self._subscription.close()
+
+
+class StoreStage:
+    """Alerts into DuckDB. The offset that counts is the one stored with the rows, not the bus's."""
+
+    name = "store"
+
+    def __init__(self, bus: Bus, store: AlertStore, tally: Tally) -> None:
+        self._bus = bus
+        self._tally = tally
+        self._store = store
+        self._subscription = bus.subscribe("tocsin-console", [TOPIC_ALERTS], start_at=store.position)
+
+    def step(self, timeout: float) -> int:
+        """Read alerts and store them with their offsets in one transaction."""
+        records = self._subscription.poll(timeout, RECORDS_A_STEP)
+        if not records:
+            return 0
+        alerts: list[Alert] = []
+        unreadable: list[Message] = []
+        for record in records:
+            try:
+                alerts.append(decode_alert(record.value))
+            except AlertDecodeError as error:
+                unreadable.append(quarantined(record, str(error)))
+        if unreadable:
+            self._bus.publish(unreadable)
+        ends = next_offsets(records)
+        self._store.record(alerts, ends)
+        self._tally.add(Flow.QUARANTINED, len(unreadable))
+        self._tally.add(Flow.STORED, len(alerts))
+        self._subscription.commit(ends)
+        return len(records)
+
+    def lag(self) -> int:
+        """Records waiting on `tocsin.alerts`."""
+        return self._subscription.lag()
+
+    def close(self) -> None:
+        """Leave the group."""
+        self._subscription.close()
