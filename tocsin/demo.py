@@ -10,14 +10,17 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
+import signal
 import sys
 import tempfile
+import threading
 import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from types import FrameType
 from typing import Final
 
 import orjson
@@ -36,7 +39,7 @@ from tocsin.tally import Flow
 FOLDER: Final = Path(".demo")
 ANSWER_SECONDS: Final = 60.0
 PLAIN_WIDTH: Final = 150  # columns where there is no terminal to ask
-LIVE_RATE: Final = 60.0
+LIVE_RATE: Final = 120.0
 """Lines a second with the console open: slow enough to watch the alerts come in."""
 
 STYLES: Final = {"critical": "bold red", "high": "red", "medium": "yellow", "low": "cyan", "informational": "dim"}
@@ -57,6 +60,7 @@ def run_demo(settings: Settings, scenario_name: str, *, headless: bool) -> int:
         ExerciseError: There is no such scenario.
         DemoError: The pipe stood still.
     """
+    _end_in_order()
     screen = Console(highlight=False, width=None if sys.stdout.isatty() else PLAIN_WIDTH)
     scenario = scenario_named(settings.rules, scenario_name)
     lines = list(render(scenario, start=datetime.now(UTC) - scenario.duration, seed=SEED))
@@ -67,6 +71,8 @@ def run_demo(settings: Settings, scenario_name: str, *, headless: bool) -> int:
             screen.print(
                 Text(f"     {here.rules_running} rules; syslog on {host}:{port}; console on {here.console_url}")
             )
+            if not headless:
+                screen.print(Text(f"     Open {here.console_url} now: the alerts come in live.", style="bold"))
             screen.print(Text(f"2/4  Playing “{scenario.title}”: {len(lines)} lines from {scenario.hospital}"))
             report = _play(screen, lines, host, port, rate=None if headless else LIVE_RATE)
             screen.print("3/4  Waiting until every line is searched")
@@ -197,10 +203,24 @@ def _stage_table(stages: list[StageResult]) -> Table:
 
 def _serve(screen: Console, here: Running) -> None:
     screen.print(Text(f"\nThe console is at {here.console_url} until you press Ctrl-C.", style="bold"))
-    parent = os.getppid()
     try:
-        # if make is killed, nobody is left to press Ctrl-C, and the port must not stay taken
-        while not here.crew.stop.wait(1.0) and os.getppid() == parent:
-            pass
+        here.crew.stop.wait()
     except KeyboardInterrupt:
-        screen.print("Stopping.")
+        screen.print("\nStopping.")
+
+
+def _end_in_order() -> None:
+    """End as Ctrl-C does when told to terminate, and when `make` dies: nobody is then left to press Ctrl-C."""
+    parent = os.getppid()
+
+    def interrupt(_number: int, _frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(0.5)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    signal.signal(signal.SIGTERM, interrupt)
+    signal.signal(signal.SIGINT, interrupt)  # even where a shell started us in the background with SIGINT ignored
+    threading.Thread(target=watch, name="parent", daemon=True).start()
