@@ -17,7 +17,6 @@ from types import FrameType
 from typing import Final
 
 import click
-import structlog
 
 from console.errors import ConsoleError
 from detections.rule import RuleError
@@ -29,11 +28,9 @@ from tocsin.exercise import ExerciseError
 from tocsin.exercise_command import exercise
 from tocsin.hunt import hunt
 from tocsin.logs import configure_logs
-from tocsin.processes import EVERY_ROLE, Role, Running, running
+from tocsin.processes import EVERY_ROLE, Role, running
 from tocsin.rules_command import rules
 from tocsin.settings import Settings, SettingsError, load_settings
-
-log = structlog.get_logger()
 
 FORESEEN: Final = (
     BusError,
@@ -93,7 +90,6 @@ def _process(role: Role | None, help_text: str) -> click.Command:
         settings = settings_from(config, flags)
         with running(settings, roles) as here:
             stop_on_signals(here.crew.stop)
-            announce(here)
             here.crew.stop.wait()
 
     return process
@@ -107,14 +103,6 @@ def stop_on_signals(stop: threading.Event) -> None:
 
     signal.signal(signal.SIGINT, handle)
     signal.signal(signal.SIGTERM, handle)
-
-
-def announce(here: Running) -> None:
-    """Say where this process listens."""
-    for name, (host, port) in here.listeners.items():
-        log.info("listening", listener=name, host=host, port=port)
-    if here.console_url:
-        log.info("console ready", url=here.console_url)
 
 
 @click.command()

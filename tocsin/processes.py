@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import ExitStack, closing, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
@@ -181,7 +181,9 @@ def _open_console(settings: Settings, store: AlertStore, here: Running, opened: 
         ),
         pulse=here.pulse,
     )
-    return opened.enter_context(serve(app, section.host, section.port)).url
+    url = opened.enter_context(serve(app, section.host, section.port)).url
+    log.info("console ready", url=url)
+    return url
 
 
 def _start_collect(settings: Settings, bus: Bus, here: Running) -> None:
@@ -229,3 +231,5 @@ async def _collect(collector: Collector, stop: threading.Event, bound: Future[di
     await collector.stop()
     await work
     await stopped
+    for stats in collector.stats().listeners.values():
+        log.info("collected", **{key: value for key, value in asdict(stats).items() if value})
