@@ -50,7 +50,9 @@ class AlertModel(BaseModel):
     user: str | None
     source_ip: str | None
     destination_ip: str | None
-    matched: Annotated[dict[str, str], Field(description="Field -> value that made the rule fire.")]
+    matched: Annotated[
+        dict[str, str | None], Field(description="Field -> value that made the rule fire; null: absent.")
+    ]
     tags: list[str]
     last_decision: DecisionModel | None
 

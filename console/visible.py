@@ -79,7 +79,7 @@ def _pieces(text: str, *, whole: bool) -> Iterable[Markup]:
     yield escape(text[start:])
 
 
-def highlighted(text: str, values: Iterable[str]) -> Markup:
+def highlighted(text: str, values: Iterable[str | None]) -> Markup:
     """A raw line as HTML, with every place where one of the values stands in `<mark>`.
 
     The value is looked for as it is and as JSON writes it (backslashes doubled), without regard to case.
@@ -95,8 +95,10 @@ def highlighted(text: str, values: Iterable[str]) -> Markup:
     return Markup("").join(parts)
 
 
-def _places(text: str, values: Iterable[str]) -> list[tuple[int, int]]:
-    forms = {form for value in values for form in (value, json.dumps(value, ensure_ascii=False)[1:-1])}
+def _places(text: str, values: Iterable[str | None]) -> list[tuple[int, int]]:
+    forms = {
+        form for value in values if value is not None for form in (value, json.dumps(value, ensure_ascii=False)[1:-1])
+    }
     needles = sorted((form for form in forms if len(form) >= NEEDLE_MIN), key=len, reverse=True)[:NEEDLES_MAX]
     return sorted(found.span() for needle in needles for found in re.finditer(re.escape(needle), text, re.IGNORECASE))
 
@@ -111,7 +113,7 @@ def _merge(spans: list[tuple[int, int]]) -> list[tuple[int, int]]:
     return merged
 
 
-def evidence_line(matched: Mapping[str, str], limit: int = 240) -> str:
-    """What made the rule fire, on one line of at most `limit` characters and without line breaks."""
-    line = " · ".join(f"{name}: {_BLANKS.sub(' ', value)}" for name, value in matched.items())
+def evidence_line(matched: Mapping[str, str | None], limit: int = 240) -> str:
+    """What made the rule fire, on one line of at most `limit` characters; a field the event lacks has the value ∅."""
+    line = " · ".join(f"{name}: {'∅' if value is None else _BLANKS.sub(' ', value)}" for name, value in matched.items())
     return line if len(line) <= limit else line[: limit - 1] + "…"

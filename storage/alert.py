@@ -51,7 +51,7 @@ class Alert:
         logsource: `product/category/service`.
         host: Host of the evidence, where known; so too user, source_ip, destination_ip.
         event_ids: Evidence, by event id.
-        matched: Field -> value that made the rule fire.
+        matched: Field -> value that made the rule fire; None where it fired because the event lacks the field.
         event: All fields of the (last) event, without the raw line.
         original: Raw line of the (last) event.
         tags: The rule's tags (`attack.t1021.001`, ...).
@@ -70,7 +70,7 @@ class Alert:
     source_ip: str | None = None
     destination_ip: str | None = None
     event_ids: tuple[str, ...] = ()
-    matched: dict[str, str] = field(default_factory=dict)
+    matched: dict[str, str | None] = field(default_factory=dict)
     event: dict[str, str] = field(default_factory=dict)
     original: str = ""
     tags: tuple[str, ...] = ()

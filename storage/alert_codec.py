@@ -7,7 +7,7 @@ a legal character everywhere here and stays.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Final
 
@@ -50,7 +50,7 @@ def decode_alert(value: bytes) -> Alert:
     return Alert(**read)  # type: ignore[arg-type]  # the table below has one reader of the right type for each member
 
 
-def dump_fields(fields: dict[str, str]) -> str:
+def dump_fields(fields: Mapping[str, str | None]) -> str:
     """Fields as a JSON object in text, as the store keeps them."""
     return orjson.dumps(_plain(fields)).decode()
 
@@ -58,6 +58,11 @@ def dump_fields(fields: dict[str, str]) -> str:
 def load_fields(text: str) -> dict[str, str]:
     """Read back what `dump_fields` wrote."""
     return _fields(orjson.loads(text))
+
+
+def load_matched(text: str) -> dict[str, str | None]:
+    """Read back what `dump_fields` wrote of the matched fields, of which one may be absent from the event."""
+    return _matched(orjson.loads(text))
 
 
 def in_utc(moment: datetime) -> datetime:
@@ -72,7 +77,7 @@ def _plain(value: object) -> object:
         return in_utc(value).isoformat(timespec="microseconds")
     if isinstance(value, tuple):
         return [_plain(item) for item in value]
-    if isinstance(value, dict):
+    if isinstance(value, Mapping):
         return {_plain(key): _plain(item) for key, item in value.items()}
     return value
 
@@ -107,6 +112,12 @@ def _fields(value: object) -> dict[str, str]:
     return {name: _text(item) for name, item in value.items()}
 
 
+def _matched(value: object) -> dict[str, str | None]:
+    if not isinstance(value, dict):
+        raise ValueError(f"an object expected, not {type(value).__name__}")  # noqa: TRY004 - as above
+    return {name: _text_or_none(item) for name, item in value.items()}
+
+
 _READERS: Final[dict[str, Callable[[object], object]]] = {
     "id": _text,
     "rule_id": _text,
@@ -121,7 +132,7 @@ _READERS: Final[dict[str, Callable[[object], object]]] = {
     "source_ip": _text_or_none,
     "destination_ip": _text_or_none,
     "event_ids": _texts,
-    "matched": _fields,
+    "matched": _matched,
     "event": _fields,
     "original": _text,
     "tags": _texts,

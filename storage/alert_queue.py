@@ -17,7 +17,7 @@ from typing import Final
 import orjson
 
 from storage.alert import Alert, Decision, Level, Status
-from storage.alert_codec import in_utc, load_fields, visible
+from storage.alert_codec import in_utc, load_fields, load_matched, visible
 from storage.errors import CursorError
 
 OPEN_STATUSES: Final = frozenset({Status.NEW, Status.IN_PROGRESS})
@@ -192,7 +192,7 @@ def _alert(values: Sequence[object]) -> Alert:
         source_ip=_optional(source_ip),
         destination_ip=_optional(destination_ip),
         event_ids=_texts(event_ids),
-        matched=load_fields(str(matched)),
+        matched=load_matched(str(matched)),
         event=load_fields(str(event)),
         original=str(original),
         tags=_texts(tags),

@@ -501,7 +501,7 @@ def test_hostile_text_is_shown_and_does_nothing(browser: Browser, store: AlertSt
         0,
         **dict.fromkeys(names, text),
         event_ids=(text,),
-        matched={text: text},
+        matched={text: text, "ParentImage": None},
         event={text: text},
         tags=(text, "attack." + text),
     )
@@ -520,6 +520,7 @@ def test_hostile_text_is_shown_and_does_nothing(browser: Browser, store: AlertSt
         assert elements.sources == {"/static/console.js", "/static/tocsin.svg"}
         assert not {name for name in elements.attributes if name.startswith("on") or name in ("style", "autofocus")}
         assert "49" not in re.sub(r"<time.*?</time>", "", page) or kind != "template"
+    assert "<em>absent</em>" in views[1].text
     assert browser.get(f"/api/alerts/{evil.id}").json()["original"] == text
 
 

@@ -36,7 +36,7 @@ ALERTS = st.builds(
     Alert,
     timestamp=TIMES.filter(lambda at: 2 <= at.year <= 9998),
     received=TIMES.filter(lambda at: 2 <= at.year <= 9998),
-    matched=st.dictionaries(TEXT, TEXT, max_size=3),
+    matched=st.dictionaries(TEXT, st.none() | TEXT, max_size=3),
     event=st.dictionaries(TEXT, TEXT, max_size=3),
     event_ids=st.lists(TEXT, max_size=3).map(tuple),
     tags=st.lists(TEXT, max_size=3).map(tuple),

@@ -204,6 +204,15 @@ def test_a_second_run_over_the_same_bus_adds_nothing(
     assert len(first[1]) == 9
 
 
+def test_an_alert_may_rest_on_a_field_that_is_absent(bus: EmbeddedBus, tmp_path: Path, store: AlertStore) -> None:
+    rule = tmp_path / "absent.yml"
+    rule.write_text(RULE.replace("Image|endswith: '\\whoami.exe'", "ParentImage: null"))
+    bus.publish([batch("kermor", 0, 2)])
+    run_to_end(bus, Lake(tmp_path / "lake"), Plan.build(load_rules([rule]).rules), store)
+    rows = store.queue(AlertFilter(), 500, None).items
+    assert [row.alert.matched for row in rows] == [{"ParentImage": None}] * 2
+
+
 @pytest.mark.parametrize("failure", range(1, 9))
 def test_a_failure_at_any_call_changes_nothing_in_the_end(
     bus: EmbeddedBus, tmp_path: Path, plan: Plan, store: AlertStore, failure: int, monkeypatch: pytest.MonkeyPatch

@@ -97,7 +97,7 @@ class ConsoleSection(_Section):
 
     host: str = "127.0.0.1"
     port: Port = 8080
-    title: str = "Tocsin"
+    title: str = "SOC"
     language: Literal["fr", "en"] = "fr"  # where the browser asks for neither
     time_zone: str = "Europe/Paris"
     allowed_hosts: tuple[str, ...] = ("127.0.0.1", "localhost", "[::1]")
