@@ -7,9 +7,10 @@ from typing import Annotated, Final
 from fastapi import APIRouter, Depends, HTTPException, Query
 
 from console.analyst import current_analyst
-from console.asking import AskedFilter, AskedQuestion, Cursor
+from console.asking import AskedFilter, AskedQuestion, Cursor, only_known_parameters
 from console.context import TheConsole
 from console.deciding import clean_note, note_fault
+from console.languages import N_
 from console.models import (
     AlertDetailModel,
     AlertModel,
@@ -21,15 +22,17 @@ from console.models import (
     ProblemModel,
     PulseModel,
 )
-from console.problems import NO_ALERT
+from console.problems import HEALTH_PATH, NO_ALERT
 from console.settings import PAGE_SIZE_MAX
 from console.watching import change_token, ever_matching
+from storage.errors import StoreError
 
-router = APIRouter(prefix="/api", tags=["alerts"])
+router = APIRouter(prefix="/api", tags=["alerts"], dependencies=[Depends(only_known_parameters)])
 health = APIRouter(tags=["health"])
 
 _NOT_FOUND: Final = {"model": ProblemModel, "description": "No alert has this id."}
 _CONFLICT: Final = {"model": ProblemModel, "description": "The alert no longer has the expected status."}
+_SICK: Final = {"model": ProblemModel, "description": "The alert store cannot be read."}
 _INVALID: Final = {"model": ProblemModel, "description": "A value is not accepted; `errors` says which."}
 
 
@@ -53,7 +56,7 @@ def get_alert(console: TheConsole, alert_id: str) -> AlertDetailModel:
     row = console.store.get(alert_id)
     if row is None:
         raise HTTPException(404, NO_ALERT)
-    return AlertDetailModel.of(row)
+    return AlertDetailModel.detailed(row, console.rule_text(row.alert.rule_id))
 
 
 @router.get("/alerts/{alert_id}/journal", responses={404: _NOT_FOUND})
@@ -106,8 +109,11 @@ def get_hospitals(console: TheConsole) -> list[str]:
     return sorted(console.store.tenants())
 
 
-@health.get("/healthz")
+@health.get(HEALTH_PATH, responses={503: _SICK})
 def get_health(console: TheConsole) -> HealthModel:
-    """Whether the console answers and its store can be read."""
-    change_token(console)
+    """Whether the console answers and its store can be read: the latest decision is looked up in it."""
+    try:
+        console.store.journal_head()
+    except StoreError as error:
+        raise HTTPException(503, N_("The alert store cannot be read; the console's log says why.")) from error
     return HealthModel(status="ok")

@@ -1,8 +1,8 @@
 """The application: routes, guards and pages put together around a store.
 
-Layers, outermost first: security headers, trusted host, body limit; then, on every route, the check where a change
-comes from. FastAPI's own documentation pages load scripts from a CDN, which the Content-Security-Policy forbids and a
-hospital network does not reach: only /api/openapi.json is served.
+Layers, outermost first: security headers, known host, body limit, HEAD as GET; then, on every route, the check where a
+change comes from. FastAPI's own documentation pages load scripts from a CDN, which the Content-Security-Policy forbids
+and a hospital network does not reach: only /api/openapi.json is served.
 """
 
 from __future__ import annotations
@@ -13,16 +13,17 @@ from pathlib import Path
 from typing import Final
 
 from fastapi import Depends, FastAPI
-from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.responses import Response
 from starlette.staticfiles import StaticFiles
 from starlette.types import Scope
 
 from console import api, pages, problems
 from console.context import Console
-from console.guard import BodyLimit, SecurityHeaders, same_origin
+from console.guard import BodyLimit, HeadAsGet, SecurityHeaders, same_origin
+from console.known_host import KnownHost
 from console.pulse import Pulse
 from console.rendering import Rendering
+from console.rule_text import Rules
 from console.settings import ConsoleSettings
 from storage.alerts import AlertStore
 
@@ -40,6 +41,7 @@ def create_app(
     settings: ConsoleSettings,
     pulse: Pulse | None = None,
     clock: Callable[[], datetime] = _utc_now,
+    rules: Rules | None = None,
 ) -> FastAPI:
     """The console over an open store; the store stays the caller's to close.
 
@@ -48,6 +50,7 @@ def create_app(
         settings: How the console looks and whom it answers.
         pulse: Supplies the state of the system for the header strip; without it there is no strip.
         clock: The time now, UTC.
+        rules: Supplies what a rule says of itself, by rule id; without it alert pages show the title alone.
 
     Raises:
         ConsoleError: A catalog of translations cannot be read.
@@ -61,14 +64,15 @@ def create_app(
         openapi_url="/api/openapi.json",
         dependencies=[Depends(same_origin)],
     )
-    app.state.console = Console(store, settings, Rendering(settings, clock), pulse, clock)
+    app.state.console = Console(store, settings, Rendering(settings, clock), pulse, clock, rules)
     app.include_router(api.router)
     app.include_router(api.health)
     app.include_router(pages.router)
     app.mount("/static", RevalidatedFiles(directory=STATIC), name="static")
     problems.install(app)
+    app.add_middleware(HeadAsGet)
     app.add_middleware(BodyLimit)
-    app.add_middleware(TrustedHostMiddleware, allowed_hosts=list(settings.allowed_hosts), www_redirect=False)
+    app.add_middleware(KnownHost, allowed_hosts=settings.allowed_hosts)
     app.add_middleware(SecurityHeaders)
     return app
 

@@ -11,7 +11,10 @@ from datetime import UTC, datetime
 from typing import Annotated, Final, Literal
 from urllib.parse import urlencode
 
-from fastapi import Depends, Query
+from fastapi import Depends, Query, Request
+from fastapi.dependencies.models import Dependant
+from fastapi.exceptions import RequestValidationError
+from fastapi.routing import APIRoute
 
 from console import wording
 from storage.alert import Level, Status
@@ -22,6 +25,7 @@ Since = Literal["", "1h", "24h", "7d", "30d"]
 TEXT_MAX: Final = 200
 NAME_MAX: Final = 300
 CURSOR_MAX: Final = 400
+LANGUAGE_PARAMETER: Final = "lang"
 
 Tenants = Annotated[list[Annotated[str, Query(max_length=NAME_MAX)]], Query(description="Hospitals; none means all.")]
 Levels = Annotated[list[Level], Query(description="Levels; none means all.")]
@@ -106,24 +110,69 @@ AskedQuestion = Annotated[Question, Depends(question)]
 def api_filter(
     tenant: Tenants = [],  # noqa: B006
     level: Levels = [],  # noqa: B006
-    status: Annotated[list[Status], Query(description="Statuses; none means all.")] = [],  # noqa: B006
+    status: Annotated[
+        list[StatusChoice], Query(description="Statuses; `open` is new and in progress; `all` or none means all.")
+    ] = [],  # noqa: B006
     rule_id: Name = "",
+    rule: Annotated[str, Query(max_length=NAME_MAX, description="The page's word for `rule_id`.")] = "",
     host: Name = "",
     q: Text = "",
     since: Annotated[datetime | None, Query(description="Event time at or after; UTC unless it says.")] = None,
     until: Annotated[datetime | None, Query(description="Event time before; UTC unless it says.")] = None,
 ) -> AlertFilter:
-    """Read the API's query string (FastAPI dependency)."""
+    """Read the API's query string (FastAPI dependency).
+
+    Raises:
+        RequestValidationError: `rule` and `rule_id` ask for different rules.
+    """
+    if rule and rule_id and rule != rule_id:
+        raise RequestValidationError([_fault("rule", "rule is the same as rule_id: give one of them")])
     return AlertFilter(
         tenants=tenant or None,
         levels=level or None,
-        statuses=status or None,
-        rule_id=rule_id or None,
+        statuses=_statuses(status),
+        rule_id=rule_id or rule or None,
         host=host or None,
         text=q.strip() or None,
         since=_in_utc(since),
         until=_in_utc(until),
     )
+
+
+def _statuses(choices: list[StatusChoice]) -> frozenset[Status] | None:
+    """The statuses that any of the words stands for; None means all."""
+    wanted = [Question(status=choice).statuses for choice in choices]
+    if not wanted or None in wanted:
+        return None
+    return frozenset[Status]().union(*(statuses for statuses in wanted if statuses is not None))
+
+
+def only_known_parameters(request: Request) -> None:
+    """Refuse a query parameter that the address does not have (FastAPI dependency).
+
+    A filter with a typo would else ask for every alert, and a script would go on to close them.
+
+    Raises:
+        RequestValidationError: It names each.
+    """
+    route = request.scope["route"]
+    known = _parameters(route.dependant) if isinstance(route, APIRoute) else set()
+    strange = [name for name in request.query_params if name not in known and name != LANGUAGE_PARAMETER]
+    if strange:
+        there_are = ", ".join(sorted(known)) or "none"
+        raise RequestValidationError(
+            [_fault(name, f"there is no such parameter; there are: {there_are}") for name in strange]
+        )
+
+
+def _parameters(dependant: Dependant) -> set[str]:
+    """The query parameters of a route and of what it depends on."""
+    below = [_parameters(other) for other in dependant.dependencies]
+    return {field.alias for field in dependant.query_params}.union(*below)
+
+
+def _fault(name: str, message: str) -> dict[str, object]:
+    return {"type": "value_error", "loc": ("query", name), "msg": message}
 
 
 def _in_utc(value: datetime | None) -> datetime | None:

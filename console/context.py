@@ -11,6 +11,7 @@ from fastapi import Depends, Request
 
 from console.pulse import Pulse, SystemPulse
 from console.rendering import Rendering
+from console.rule_text import Rules, RuleText
 from console.settings import ConsoleSettings
 from storage.alerts import AlertStore
 
@@ -24,10 +25,15 @@ class Console:
     rendering: Rendering
     pulse: Pulse | None
     clock: Callable[[], datetime]
+    rules: Rules | None = None
 
     def taken_pulse(self) -> SystemPulse | None:
         """The pulse now, or None where nobody supplies one."""
         return self.pulse() if self.pulse else None
+
+    def rule_text(self, rule_id: str) -> RuleText | None:
+        """What a rule says of itself, or None where it is not known."""
+        return self.rules(rule_id) if self.rules else None
 
 
 def console_of(request: Request) -> Console:

@@ -87,6 +87,25 @@ class BodyLimit:
         await self.app(scope, receive_counted, send)
 
 
+class HeadAsGet:
+    """ASGI layer: HEAD is answered as GET is, without the body (RFC 9110, 9.3.2); load balancers ask that way."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass HEAD on as GET; send only the head of the answer."""
+        if scope["type"] != "http" or scope["method"] != "HEAD":
+            await self.app(scope, receive, send)
+            return
+
+        async def send_head(message: Message) -> None:
+            await send({**message, "body": b""} if message["type"] == "http.response.body" else message)
+
+        # A copy: the server must still see HEAD, or it would wait for the body that Content-Length announces.
+        await self.app({**scope, "method": "GET"}, receive, send_head)
+
+
 def same_origin(request: Request) -> None:
     """Refuse a change that a page of this console did not make (FastAPI dependency of every route).
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import gettext
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -29,13 +29,13 @@ def N_(message: str) -> str:  # noqa: N802 - gettext's own name for "mark, trans
     return message
 
 
-def load_catalogs(folder: Path = LOCALES) -> dict[str, gettext.GNUTranslations]:
-    """Compile the catalog of every language.
+def load_catalogs(folder: Path = LOCALES, languages: Sequence[str] = LANGUAGES) -> dict[str, gettext.GNUTranslations]:
+    """Compile the catalog of every language that is asked for.
 
     Raises:
         ConsoleError: A catalog is missing or is not a `.po` file.
     """
-    return {code: _compile(folder / code / "LC_MESSAGES" / "messages.po", code) for code in LANGUAGES}
+    return {code: _compile(folder / code / "LC_MESSAGES" / "messages.po", code) for code in languages}
 
 
 def _compile(path: Path, code: str) -> gettext.GNUTranslations:
@@ -43,7 +43,7 @@ def _compile(path: Path, code: str) -> gettext.GNUTranslations:
         with path.open("rb") as source:
             catalog = read_po(source, locale=code, abort_invalid=True)
     except (OSError, PoFileError, ValueError) as error:
-        raise ConsoleError(f"console: the {code} catalog cannot be read: {path}: {error}") from error
+        raise ConsoleError(f"the {code} catalog cannot be read: {path}: {error}") from error
     compiled = io.BytesIO()
     write_mo(compiled, catalog)
     compiled.seek(0)

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from console.deciding import NOTE_MAX
 from console.pulse import SystemPulse
+from console.rule_text import RuleText
 from storage.alert import Decision, Level, Status
 from storage.alert_queue import AlertRow
 
@@ -62,19 +63,40 @@ class AlertModel(BaseModel):
         return cls.model_validate(_summary(row))
 
 
+class RuleModel(BaseModel):
+    """What a rule says of itself."""
+
+    description: str
+    falsepositives: list[str]
+    references: list[str]
+    source: Annotated[str, Field(description="The rule in YAML.")]
+
+    @classmethod
+    def of(cls, text: RuleText) -> RuleModel:
+        """From the composition's value."""
+        return cls(
+            description=text.description,
+            falsepositives=list(text.falsepositives),
+            references=list(text.references),
+            source=text.source,
+        )
+
+
 class AlertDetailModel(AlertModel):
     """An alert with its evidence."""
 
     event_ids: list[str]
     event: Annotated[dict[str, str], Field(description="Every field of the last event.")]
     original: Annotated[str, Field(description="Raw line of the last event.")]
+    rule: Annotated[RuleModel | None, Field(description="Null where the rule is not known (any more).")]
 
     @classmethod
-    def of(cls, row: AlertRow) -> AlertDetailModel:
-        """From the store's value."""
+    def detailed(cls, row: AlertRow, text: RuleText | None) -> AlertDetailModel:
+        """From the store's value and the rule's text."""
         alert = row.alert
         evidence = {"event_ids": list(alert.event_ids), "event": alert.event, "original": alert.original}
-        return cls.model_validate({**_summary(row), **evidence})
+        rule = RuleModel.of(text) if text else None
+        return cls.model_validate({**_summary(row), **evidence, "rule": rule})
 
 
 def _summary(row: AlertRow) -> dict[str, object]:
@@ -147,6 +169,9 @@ class PulseModel(BaseModel):
     rules_loaded: int | None = None
     rules_refused: int | None = None
     lag: Annotated[int | None, Field(description="Bus records received and not yet searched by the rules.")] = None
+    quarantined: Annotated[int | None, Field(description="Bus records that could not be read.")] = None
+    failing: Annotated[list[str], Field(description="Stages that fail now, each with its reason.")] = []
+    dropped: Annotated[int | None, Field(description="Datagrams dropped before they were kept.")] = None
 
     @classmethod
     def of(cls, pulse: SystemPulse, silent: frozenset[str]) -> PulseModel:
@@ -165,9 +190,12 @@ class PulseModel(BaseModel):
                 )
                 for seen in pulse.hospitals
             ],
-            rules_loaded=pulse.rules_loaded,
-            rules_refused=pulse.rules_refused,
+            rules_loaded=pulse.rules_loaded if pulse.rules_known else None,
+            rules_refused=pulse.rules_refused if pulse.rules_known else None,
             lag=pulse.lag,
+            quarantined=pulse.quarantined,
+            failing=list(pulse.failing),
+            dropped=pulse.dropped,
         )
 
 

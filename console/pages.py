@@ -146,7 +146,13 @@ def _frame(console: Console, analyst: str) -> dict[str, object]:
     """What the layout shows on every page."""
     taken = console.taken_pulse()
     silent = taken.silent_hospitals(console.clock(), console.settings.silent_after) if taken else frozenset()
-    return {"pulse": taken, "silent_hospitals": silent, "analyst": analyst, "note_max": NOTE_MAX}
+    return {
+        "pulse": taken,
+        "pulse_expected": console.pulse is not None,
+        "silent_hospitals": silent,
+        "analyst": analyst,
+        "note_max": NOTE_MAX,
+    }
 
 
 def _alert_page(request: Request, console: Console, row: AlertRow, draft: _Draft, status_code: int = 200) -> Response:
@@ -155,6 +161,7 @@ def _alert_page(request: Request, console: Console, row: AlertRow, draft: _Draft
         **_frame(console, draft.analyst),
         "row": row,
         "alert": shown,
+        "rule": console.rule_text(shown.rule_id),
         "draft": draft,
         "fault": console.rendering.say(request, draft.fault) if draft.fault else None,
         "original": shown.original[:ORIGINAL_MAX],

@@ -33,9 +33,11 @@ PLAIN: Final[Mapping[int, tuple[str, str]]] = {
         N_("The console made a mistake"),
         N_("Nothing you did caused this. It has been written to the log of the console; please try again."),
     ),
+    503: (N_("Not now"), N_("The console cannot do this at the moment; please try again.")),
 }
 """Status code -> (title, what to know), as message ids."""
 
+HEALTH_PATH: Final = "/healthz"
 NO_ALERT: Final = N_("There is no alert with this id. It may have been removed when its retention ended.")
 
 
@@ -43,24 +45,43 @@ def answer(
     request: Request, status_code: int, detail: str | None = None, faults: tuple[FaultModel, ...] = ()
 ) -> Response:
     """The answer to a request that cannot be served; `detail` is a message id."""
-    title, plain = PLAIN.get(status_code, (HTTPStatus(status_code).phrase, HTTPStatus(status_code).phrase))
+    if _asked_by_program(request):
+        return problem(request, status_code, detail, faults)
+    title, plain = _plain(status_code)
     rendering = console_of(request).rendering
-    if request.url.path.startswith(API_PREFIX):
-        problem = ProblemModel(
-            title=rendering.say(request, title),
-            status=status_code,
-            detail=rendering.say(request, detail or plain),
-            errors=list(faults),
-        )
-        return JSONResponse(problem.model_dump(), status_code, media_type="application/problem+json")
     context = {
         "status_code": status_code,
         "title": rendering.say(request, title),
         "detail": rendering.say(request, detail or plain),
         "faults": faults,
         "pulse": None,
+        "pulse_expected": False,
     }
     return rendering.page(request, "problem.html", context, status_code)
+
+
+def problem(
+    request: Request, status_code: int, detail: str | None = None, faults: tuple[FaultModel, ...] = ()
+) -> Response:
+    """The same as `application/problem+json`."""
+    title, plain = _plain(status_code)
+    rendering = console_of(request).rendering
+    told = ProblemModel(
+        title=rendering.say(request, title),
+        status=status_code,
+        detail=rendering.say(request, detail or plain),
+        errors=list(faults),
+    )
+    return JSONResponse(told.model_dump(), status_code, media_type="application/problem+json")
+
+
+def _plain(status_code: int) -> tuple[str, str]:
+    phrase = HTTPStatus(status_code).phrase
+    return PLAIN.get(status_code, (phrase, phrase))
+
+
+def _asked_by_program(request: Request) -> bool:
+    return request.url.path.startswith(API_PREFIX) or request.url.path == HEALTH_PATH
 
 
 def install(app: FastAPI) -> None:
@@ -97,7 +118,7 @@ def _cursor(request: Request, error: Exception) -> Response:
 
 
 def _unreadable(request: Request, faults: tuple[FaultModel, ...]) -> Response:
-    return answer(request, 422 if request.url.path.startswith(API_PREFIX) else 400, None, faults)
+    return answer(request, 422 if _asked_by_program(request) else 400, None, faults)
 
 
 def _crash(request: Request, _: Exception) -> Response:

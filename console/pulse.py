@@ -47,6 +47,9 @@ class SystemPulse:
         rules_loaded: Rules that run.
         rules_refused: Rules that could not be compiled; the others run.
         lag: Bus records received and not yet searched by the rules; None if not known.
+        quarantined: Bus records that could not be read.
+        failing: Stages that fail now, each with its reason: "detect: lake /srv/lake: cannot append".
+        dropped: Datagrams dropped before they were kept.
     """
 
     at: datetime
@@ -54,6 +57,19 @@ class SystemPulse:
     rules_loaded: int = 0
     rules_refused: int = 0
     lag: int | None = None
+    quarantined: int = 0
+    failing: tuple[str, ...] = ()
+    dropped: int = 0
+
+    @property
+    def hospitals_known(self) -> bool:
+        """Whether this console knows what was heard: one that runs apart from the other stages does not."""
+        return bool(self.hospitals)
+
+    @property
+    def rules_known(self) -> bool:
+        """Whether this console knows which rules run; none at all is only known where hospitals are."""
+        return self.hospitals_known or self.rules_loaded > 0 or self.rules_refused > 0
 
     @property
     def received(self) -> int:

@@ -22,6 +22,7 @@ from starlette.responses import HTMLResponse
 from console import wording
 from console.guard import SAME_SITE_COOKIE
 from console.languages import LANGUAGE_COOKIE, LANGUAGE_NAMES, choose_language, load_catalogs
+from console.rule_text import linkable
 from console.settings import ConsoleSettings
 from console.visible import evidence_line, highlighted, marked_up, shown
 from storage.alert import Level, Status
@@ -99,6 +100,7 @@ def _environment(
     environment.install_gettext_translations(catalog, newstyle=True)  # type: ignore[attr-defined]
     environment.policies["ext.i18n.trimmed"] = True
     zone = settings.zone()
+    environment.tests["linkable"] = linkable
     environment.globals.update(
         lang=code,
         settings=settings,
@@ -115,6 +117,7 @@ def _environment(
         highlight=highlighted,
         evidence=evidence_line,
         tag=wording.tag_name,
+        short_host=wording.short_host,
         number=lambda value: format_decimal(value, locale=code),
         moment=lambda value: moment(value, code, zone, clock()),
     )

@@ -10,17 +10,17 @@ from __future__ import annotations
 
 import json
 import re
-import unicodedata
 from collections.abc import Iterable, Mapping
 from typing import Final
 
 from markupsafe import Markup, escape
 
-_HIDDEN_CATEGORIES: Final = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
+from ingest import visible
+
 # Cc, Cf, Cs, Co and Cn as a pattern would be long; the quick test below lets ordinary text through without a look at
 # each character. \xad is the soft hyphen, the first invisible one above ASCII.
-_PERHAPS_HIDDEN: Final = re.compile(r"[^\t\n\x20-\x7e\xa0-\xac\xae-\u02ff]")
-_PERHAPS_HIDDEN_OR_SPACE: Final = re.compile(r"[^\x20-\x7e\xa0-\xac\xae-\u02ff]")
+_PERHAPS_HIDDEN: Final = re.compile(r"\r\n|[^\t\n\x20-\x7e\xa0-\xac\xae-\u02ff]")
+_PERHAPS_HIDDEN_OR_SPACE: Final = re.compile(r"\r\n|[^\x20-\x7e\xa0-\xac\xae-\u02ff]")
 _CONTROL_NAMES: Final[Mapping[str, str]] = {
     "\0": "NUL",
     "\a": "BEL",
@@ -31,7 +31,8 @@ _CONTROL_NAMES: Final[Mapping[str, str]] = {
     "\x1b": "ESC",
     "\x7f": "DEL",
 }
-_SPACE_SIGNS: Final[Mapping[str, str]] = {"\n": "↵\n", "\t": "→\t"}
+_SPACE_SIGNS: Final[Mapping[str, str]] = {"\r\n": "↵\n", "\n": "↵\n", "\t": "→\t"}
+_LINE_END: Final = "\r\n"  # Windows ends its lines so: one line end, nothing hidden; a CR alone deceives
 NEEDLE_MIN: Final = 3  # shorter values would light up half of the line
 NEEDLES_MAX: Final = 64
 _BLANKS: Final = re.compile(r"[ \t\r\n]+")
@@ -47,12 +48,18 @@ def sign(character: str) -> str:
 
 def hidden(character: str) -> bool:
     """Whether a reader could not see this character, or could be deceived by it."""
-    return character not in "\t\n" and unicodedata.category(character) in _HIDDEN_CATEGORIES
+    return character not in "\t\n" and visible.hidden(character)
 
 
 def shown(text: str) -> str:
-    """The text with every hidden character replaced by its sign; line feeds and tabs stay."""
-    return _PERHAPS_HIDDEN.sub(lambda found: sign(found[0]) if hidden(found[0]) else found[0], text)
+    """The text with every hidden character replaced by its sign; line ends (as line feeds) and tabs stay."""
+    return _PERHAPS_HIDDEN.sub(_shown, text)
+
+
+def _shown(found: re.Match[str]) -> str:
+    if found[0] == _LINE_END:
+        return "\n"
+    return sign(found[0]) if hidden(found[0]) else found[0]
 
 
 def marked_up(text: str, *, whole: bool = False) -> Markup:
@@ -70,6 +77,10 @@ def _pieces(text: str, *, whole: bool) -> Iterable[Markup]:
     start = 0
     for found in pattern.finditer(text):
         character = found[0]
+        if character == _LINE_END and not whole:
+            yield escape(text[start : found.start()] + "\n")
+            start = found.end()
+            continue
         written = _SPACE_SIGNS.get(character) or (sign(character) if hidden(character) else None)
         if written is None:
             continue

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from collections.abc import Mapping
 from datetime import timedelta
@@ -43,6 +44,15 @@ SINCE: Final[Mapping[str, tuple[str, timedelta]]] = {
 }
 
 _TECHNIQUE: Final = re.compile(r"attack\.(t\d{4}(?:\.\d{3})?|[gs]\d{4})", re.IGNORECASE)
+
+
+def short_host(host: str) -> str:
+    """A host's name without its domain; an address, or a name that is no DNS name, stays whole."""
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return host.partition(".")[0] or host
+    return host
 
 
 def tag_name(tag: str) -> str:

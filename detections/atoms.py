@@ -21,7 +21,7 @@ Operator: TypeAlias = Literal[
     "eq", "contains", "startswith", "endswith",  # plain text
     "like",  # text with wildcards inside: `value` is the Rust regex it stands for
     "re",  # a rule's own regex, Rust syntax, flags inline
-    "re_slow",  # a rule's own regex that only Python's engine runs
+    "re_slow",  # a rule's own regex that only an engine which backtracks runs
     "cidr", "lt", "lte", "gt", "gte",
     "null", "exists",
     "field_eq", "field_contains", "field_startswith", "field_endswith",  # `value` names another field
@@ -30,6 +30,9 @@ Operator: TypeAlias = Literal[
 
 LOWERED: Final = frozenset({"eq", "contains", "startswith", "endswith", "like"})
 """Operators that, unless cased, look at the lower-cased value."""
+
+FINAL_SIGMA: Final = "ς"
+SIGMA: Final = "σ"
 
 FIELD_OPERATORS: Final = frozenset({"field_eq", "field_contains", "field_startswith", "field_endswith"})
 
@@ -173,5 +176,14 @@ def lower_case(text: str) -> str:
     """Lower-case as Polars lower-cases columns: both sides of a comparison must be folded by one function."""
     if text.isascii():
         return text.lower()
-    lowered: str = pl.Series([text]).str.to_lowercase()[0]
+    lowered: str = lower_column(pl.Series([text]))[0]
     return lowered
+
+
+def lower_column(values: pl.Series) -> pl.Series:
+    """A text column in lower case.
+
+    Unicode lowers a sigma at the end of a word to `ς`, elsewhere to `σ`: a part of a word would not be found in the
+    whole. Both are the same letter, so the final form is not kept.
+    """
+    return values.str.to_lowercase().str.replace_all(FINAL_SIGMA, SIGMA, literal=True)

@@ -9,6 +9,7 @@ from pathlib import Path
 from detections.compile import CompiledRule, Placeholders
 from detections.load import load_rules
 from detections.plan import Plan
+from detections.reach import Unreached, unreached
 from detections.rule import Refusal
 
 
@@ -22,6 +23,7 @@ class CheckReport:
         unsupported: Correlations and filters, which are not run here.
         ungated: Rules that ask for nothing positive: each event of their log source may match.
         slow: Rules with a part that runs row by row (`CompiledRule.slow` says why).
+        unreached: Rules of log sources that no format gives, in groups.
     """
 
     running: int
@@ -29,6 +31,12 @@ class CheckReport:
     unsupported: tuple[Refusal, ...]
     ungated: tuple[CompiledRule, ...]
     slow: tuple[CompiledRule, ...]
+    unreached: tuple[Unreached, ...]
+
+    @property
+    def unreachable(self) -> int:
+        """How many rules run on what no format gives."""
+        return sum(len(group.rules) for group in self.unreached)
 
     @property
     def ok(self) -> bool:
@@ -46,10 +54,11 @@ class CheckReport:
                 f"every event of {item.rule.logsource} may match"
                 for item in self.ungated
             ),
+            *(f"{group}" for group in self.unreached),
         ]
         counts = (
             f"{self.running} rules run, {len(self.refused)} refused, {len(self.unsupported)} not run here, "
-            f"{len(self.slow)} slow, {len(self.ungated)} without a gate"
+            f"{len(self.slow)} slow, {len(self.ungated)} without a gate, {self.unreachable} out of reach of any format"
         )
         return [*remarks, counts]
 
@@ -68,4 +77,5 @@ def check_rules(paths: Sequence[Path], placeholders: Placeholders | None = None)
         unsupported=pack.unsupported,
         ungated=plan.ungated,
         slow=plan.slow,
+        unreached=unreached(compiled.rule for compiled in plan.rules),
     )

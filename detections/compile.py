@@ -15,6 +15,7 @@ from functools import partial
 from typing import Final
 
 import polars as pl
+import regex
 from sigma.conditions import ConditionAND
 from sigma.rule import SigmaDetection, SigmaDetectionItem, SigmaRule
 from sigma.types import (
@@ -48,6 +49,7 @@ from detections.atoms import (
     negate,
     positive_atoms,
 )
+from detections.bounded_regex import bounded_regex
 from detections.condition import ConditionError, Named, Tree, parse_condition
 from detections.rule import Refusal, Rule
 
@@ -62,7 +64,12 @@ _COMPARISONS: Final[dict[CompareOperators, Operator]] = {
 }
 _REGEX_SPECIAL: Final = re.compile(r"[\\.+*?()|\[\]{}^$]")
 _REPEATED_REPEAT: Final = re.compile(r"[*+}][^()]*\)[*+{]")
-"""A repeated group that holds a repeat: its time can be exponential in an engine that backtracks."""
+"""A repeated group that holds a repeat: its time can be exponential in an engine that backtracks.
+
+The most common case, refused so that its author mends it; what this does not see is bounded when it runs.
+"""
+_SHOWN: Final = 60
+"""Characters of a value in a message."""
 
 
 class CompileError(ValueError):
@@ -104,7 +111,7 @@ def compile_rule(rule: Rule, placeholders: Placeholders | None = None) -> Compil
         return rule.refuse("the detections nest too deep")
     if isinstance(expression, bool):
         return rule.refuse(f"the rule is {str(expression).lower()} for every event")
-    slow = [atom.text for atom in atoms_of(expression) if atom.operator == "re_slow"]
+    slow = [shortened(atom.text) for atom in atoms_of(expression) if atom.operator == "re_slow"]
     return CompiledRule(
         rule=rule,
         expression=expression,
@@ -210,7 +217,9 @@ def _string(field: str | None, value: SigmaType) -> Expression:
         if not parts:
             raise CompileError("an empty keyword would match every event")
         plain = parts[0] if len(parts) == 1 else None
-        return make("contains", plain) if isinstance(plain, str) else make("like", f"(?s:{_regex(parts)})")
+        return (
+            make("contains", plain) if isinstance(plain, str) else make("like", _tried(f"(?s:{_regex(parts)})", value))
+        )
     match parts:
         case []:
             return make("eq", "")
@@ -227,7 +236,7 @@ def _string(field: str | None, value: SigmaType) -> Expression:
     start = "" if parts[0] is anywhere else r"\A"
     end = "" if parts[-1] is anywhere else r"\z"
     inner = parts[parts[0] is anywhere : len(parts) - (parts[-1] is anywhere)]
-    return make("like", f"{start}(?s:{_regex(inner)}){end}")
+    return make("like", _tried(f"{start}(?s:{_regex(inner)}){end}", value))
 
 
 def _merged(value: SigmaString) -> list[str | SpecialChars]:
@@ -249,6 +258,19 @@ def _regex(parts: Sequence[str | SpecialChars]) -> str:
     return "".join(_REGEX_SPECIAL.sub(r"\\\g<0>", part) if isinstance(part, str) else wildcards[part] for part in parts)
 
 
+def _tried(pattern: str, value: SigmaString) -> str:
+    """The regex of a text with wildcards, tried now: thousands of `?` are more than Rust's engine takes."""
+    refusal = rust_refusal(pattern)
+    if refusal is not None:
+        raise CompileError(f"the text with wildcards {shortened(str(value))!r} makes too large a regex: {refusal}")
+    return pattern
+
+
+def shortened(text: str) -> str:
+    """The beginning of a text that may be too long for a message."""
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
+
+
 def _number(field: str | None, value: SigmaType) -> Expression:
     """A number equals its text: every field is text (docs/decisions/0003-fields-are-text.md)."""
     return _string(field, SigmaString.from_str(str(value)))
@@ -259,7 +281,7 @@ def _truth(field: str | None, value: SigmaType) -> Expression:
 
 
 def _pattern(field: str | None, value: SigmaType) -> Expression:
-    """A regex: Rust's engine if it takes the pattern, else Python's, row by row."""
+    """A regex: Rust's engine if it takes the pattern, else one that backtracks, row by row, with a time bound."""
     assert isinstance(value, SigmaRegularExpression)  # noqa: S101 - by the table
     source = str(value.regexp)
     pattern = value.escape((), escape_escape_char=False) if value.flags else source  # type: ignore[arg-type]
@@ -267,11 +289,13 @@ def _pattern(field: str | None, value: SigmaType) -> Expression:
     if refusal is None:
         return Atom(field, "re", pattern, cased=True, text=source)
     try:
-        re.compile(pattern)
-    except re.error as error:
+        bounded_regex(pattern)
+    except regex.error as error:
         raise CompileError(f"regex {source!r}: {refusal}; {error}") from error
     if _REPEATED_REPEAT.search(pattern):
-        raise CompileError(f"regex {source!r} needs a backtracking engine, where its nested repeats have no time bound")
+        raise CompileError(
+            f"regex {source!r} needs a backtracking engine, where its nested repeats take exponential time"
+        )
     return Atom(field, "re_slow", pattern, cased=True, text=source)
 
 

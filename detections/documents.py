@@ -1,8 +1,8 @@
 """Rule files to YAML documents with line numbers.
 
 libyaml composes nodes (a tenth of the cost of the pure-Python parser); each document is then constructed from its node
-tree, which alone knows lines. Two traps are refused here: a key given twice, of which YAML readers silently keep the
-last (half of a detection would vanish), and a file too large to be a rule.
+tree, which alone knows lines. Three traps are refused here: a key given twice, of which YAML readers silently keep the
+last (half of a detection would vanish), a file too large to be a rule, and a small one whose aliases make it large.
 """
 
 from __future__ import annotations
@@ -14,7 +14,10 @@ from typing import Final
 import yaml
 
 MAX_RULE_BYTES: Final = 1 << 20
-"""The largest rule of SigmaHQ is 45 kB; alias bombs and binaries named .yml are not read."""
+"""The largest rule of SigmaHQ is 45 kB; binaries named .yml are not read."""
+
+MAX_NODES: Final = 200_000
+"""Nodes of a document with every alias written out: ten aliases of ten aliases, nine deep, are a text of 500 bytes."""
 
 
 class DocumentError(ValueError):
@@ -51,8 +54,11 @@ def read_documents(text: str) -> Iterator[Document]:
     try:
         while loader.check_node():
             node = loader.get_node()
+            if node is None:
+                continue
+            _refuse_bombs(node)
             content = loader.construct_document(node)
-            if node is None or content is None:
+            if content is None:
                 continue
             line = node.start_mark.line + 1
             if not isinstance(node, yaml.MappingNode) or not isinstance(content, dict):
@@ -70,6 +76,30 @@ def read_documents(text: str) -> Iterator[Document]:
         raise DocumentError(f"not YAML: {' '.join(str(error).split())}", None) from error
     finally:
         loader.dispose()
+
+
+def _refuse_bombs(root: yaml.Node) -> None:
+    """Refuse a document that its aliases make too large, or endless; each node is counted once, however often used."""
+    sizes: dict[int, int | None] = {}
+
+    def size(node: yaml.Node) -> int:
+        if isinstance(node, yaml.ScalarNode):
+            return 1
+        if id(node) in sizes:
+            known = sizes[id(node)]
+            if known is None:
+                raise DocumentError("an alias stands within what it names", node.start_mark.line + 1)
+            return known
+        sizes[id(node)] = None
+        parts = (part for pair in node.value for part in pair) if isinstance(node, yaml.MappingNode) else node.value
+        total = 1 + sum(size(part) for part in parts)
+        if total > MAX_NODES:
+            line = node.start_mark.line + 1
+            raise DocumentError(f"more than {MAX_NODES} values with its aliases written out", line)
+        sizes[id(node)] = total
+        return total
+
+    size(root)
 
 
 def _refuse_duplicates(node: yaml.Node, seen: set[int]) -> None:

@@ -9,6 +9,7 @@ and are not rules.
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -71,10 +72,10 @@ def rule_files(paths: Sequence[Path]) -> Iterator[Path]:
     Raises:
         RulePathError: A path does not exist or cannot be listed.
     """
-    seen: set[Path] = set()
+    seen: set[str] = set()
     for path in paths:
         for file in _files(Path(path)):
-            resolved = file.resolve()
+            resolved = os.path.realpath(file)  # Path.resolve raises on a link to itself
             if resolved not in seen:
                 seen.add(resolved)
                 yield file
@@ -92,15 +93,19 @@ def _files(path: Path) -> Iterable[Path]:
     return sorted(
         file
         for file in found
-        if not file.stem.endswith(".tests")
-        and not SKIPPED_FOLDERS.intersection(file.relative_to(path).parts[:-1])
-        and file.is_file()
+        if not file.stem.endswith(".tests") and not SKIPPED_FOLDERS.intersection(file.relative_to(path).parts[:-1])
     )
 
 
 def read_rules(path: Path) -> Iterator[Reading | _Unsupported]:
-    """Read one file; `action: global`, `repeat` and `reset` join documents as pySigma does."""
+    """Read one file; `action: global`, `repeat` and `reset` join documents as pySigma does.
+
+    What is named like a rule file and holds no rule is refused: its author thinks that it runs.
+    """
     try:
+        if not path.is_file():
+            yield Refusal(path, None, None, _no_file(path))
+            return
         data = path.read_bytes()
     except OSError as error:
         yield Refusal(path, None, None, f"cannot be read: {error.strerror}")
@@ -115,8 +120,10 @@ def read_rules(path: Path) -> Iterator[Reading | _Unsupported]:
         return
     shared: dict[str, object] = {}
     previous: dict[str, object] = {}
+    rules = 0
     try:
         for document in read_documents(text):
+            rules += document.content.get("action") not in {"global", "reset"}
             content = document.content
             action = content.pop("action", None)
             if action is None:
@@ -133,6 +140,16 @@ def read_rules(path: Path) -> Iterator[Reading | _Unsupported]:
                 yield Refusal(path, document.line, None, f"unknown action {action!r}; known: global, repeat, reset")
     except DocumentError as error:
         yield Refusal(path, error.line, None, error.reason)
+    else:
+        if not rules:
+            yield Refusal(path, 1, None, "no rule in this file")
+
+
+def _no_file(path: Path) -> str:
+    """Why a path that is named like a rule file cannot be read as one."""
+    if path.is_dir():
+        return "a folder that is named like a rule file"
+    return "not a file" if path.exists() else "cannot be read: a link to a file that does not exist"
 
 
 def _reading(path: Path, document: Document, content: dict[str, object]) -> Reading | _Unsupported:

@@ -8,20 +8,17 @@ distinct values when those are much fewer than its rows.
 from __future__ import annotations
 
 import ipaddress
-import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache, partial
 from typing import Final, TypeAlias
 
 import polars as pl
 
-from detections.atoms import FIELD_OPERATORS, Atom, Operator
+from detections.atoms import FIELD_OPERATORS, Atom, Operator, lower_column
+from detections.bounded_regex import bounded_regex
 from ingest.envelope import ENVELOPE, ORIGINAL
 
 Mask: TypeAlias = pl.Series | bool
-
-SLOW_REGEX_LIMIT: Final = 8192
-"""Characters of a value that Python's regex engine looks at: its time is not linear in the length."""
 
 SEPARATOR: Final = "\x00"
 """Between the fields of the text that keywords search; a keyword that holds it is sought field by field."""
@@ -67,7 +64,7 @@ def column_masks(series: pl.Series, atoms: Sequence[Atom]) -> dict[Atom, Mask]:
 def _rows_masks(values: pl.Series, atoms: Sequence[Atom]) -> dict[Atom, Mask]:
     """Decide atoms on every row of a text column, which is lower-cased once."""
     lowered = [atom for atom in atoms if atom.lowered]
-    masks = _decide(values.str.to_lowercase(), lowered) if lowered else {}
+    masks = _decide(lower_column(values), lowered) if lowered else {}
     return masks | _decide(values, [atom for atom in atoms if not atom.lowered])
 
 
@@ -161,12 +158,11 @@ _EXPRESSIONS: Final[dict[Operator, Callable[[str], pl.Expr]]] = {
 
 def _by_value(values: pl.Series, atom: Atom) -> Mask:
     """Decide an atom value by value, for what Polars has no expression for."""
-    test = _BY_VALUE[atom.operator](atom.value)
-    found = pl.Series([value is not None and test(value) for value in values], dtype=pl.Boolean)
+    found = pl.Series(_BY_VALUE[atom.operator](atom.value)(values.to_list()), dtype=pl.Boolean)
     return found if found.any() else False
 
 
-def _network_test(network: str) -> Callable[[str], bool]:
+def _network_test(network: str) -> Callable[[Sequence[str | None]], list[bool]]:
     """Membership of a network; an IPv4 address mapped into IPv6 counts as itself, and what is no address is outside."""
     wanted = ipaddress.ip_network(network)
 
@@ -179,18 +175,12 @@ def _network_test(network: str) -> Callable[[str], bool]:
             return address.ipv4_mapped in wanted
         return address in wanted
 
-    return test
+    return lambda values: [value is not None and test(value) for value in values]
 
 
-def _slow_regex_test(pattern: str) -> Callable[[str], bool]:
-    """Search with Python's engine, over the first `SLOW_REGEX_LIMIT` characters."""
-    compiled = re.compile(pattern)
-    return lambda value: compiled.search(value, 0, SLOW_REGEX_LIMIT) is not None
-
-
-_BY_VALUE: Final[dict[Operator, Callable[[str], Callable[[str], bool]]]] = {
+_BY_VALUE: Final[dict[Operator, Callable[[str], Callable[[Sequence[str | None]], list[bool]]]]] = {
     "cidr": _network_test,
-    "re_slow": _slow_regex_test,
+    "re_slow": lambda pattern: bounded_regex(pattern).search,
 }
 
 
@@ -223,7 +213,7 @@ def _either(left: Mask, right: Mask) -> Mask:
 
 def reference_mask(left: pl.Series, right: pl.Series, operator: Operator) -> Mask:
     """Compare two columns of text row by row, without regard to case; false where either is null."""
-    frame = pl.DataFrame({"left": left.str.to_lowercase(), "right": right.str.to_lowercase()})
+    frame = pl.DataFrame({"left": lower_column(left), "right": lower_column(right)})
     found = frame.select(_REFERENCES[operator](pl.col("left"), pl.col("right")).fill_null(value=False)).to_series()
     return found if found.any() else False
 

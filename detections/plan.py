@@ -15,17 +15,21 @@ threads.
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Generic, TypeVar
 
 import polars as pl
+import structlog
 
 from detections.atoms import Atom, Expression, atoms_of, fold
+from detections.bounded_regex import BoundedRegex, bounded_regex
 from detections.compile import CompiledRule, Placeholders, compile_rule
 from detections.evidence import event_json, matched_json
+from detections.keywords import through_keywords
 from detections.masks import Mask, atom_masks, column_masks, find_column, resolve_fields
 from detections.match import MATCH_SCHEMA
 from detections.rule import Refusal, Rule
@@ -49,6 +53,9 @@ BUCKET_FIELDS: Final = ("EventID", "Channel", "Provider_Name")
 
 MAX_BUCKET_VALUES: Final = 64
 """Distinct values above which a field is no good for splitting."""
+
+MIN_BUCKET_ROWS: Final = 32
+"""Rows a bucket on average below which more fields do not split a frame: a bucket has its price, however small."""
 
 CHUNK_ROWS: Final = 65_536
 """Rows evaluated at once: bounds the memory of masks (a bit an atom and row)."""
@@ -134,8 +141,10 @@ class Plan:
         self._keyword_only = tuple(
             (index, left)
             for index, compiled in enumerate(rules)
-            if (left := _through_keywords(compiled.expression)) is not False
+            if (left := through_keywords(compiled.expression)) is not False
         )
+        self._bounded = {index: _bounded(compiled) for index, compiled in enumerate(rules) if compiled.slow}
+        self._told: set[int] = set()
         self._sources: _Memo[LogSource, _Source] = _Memo(_SCOPES_KEPT)
         self._scopes: _Memo[tuple[LogSource, frozenset[str]], Candidates] = _Memo(_SCOPES_KEPT)
         self._residuals: _Memo[tuple[LogSource, frozenset[str], Constants], _Residual] = _Memo(_SCOPES_KEPT)
@@ -158,6 +167,12 @@ class Plan:
     def slow(self) -> tuple[CompiledRule, ...]:
         """Rules that run row by row."""
         return tuple(compiled for compiled in self.rules if compiled.slow)
+
+    @property
+    def given_up(self) -> dict[str, int]:
+        """Rule id -> values that its look-around did not decide in time, each counted as no match; this process."""
+        counts = {self.rules[index].rule.id: _given_up(bounded) for index, bounded in self._bounded.items()}
+        return {rule_id: count for rule_id, count in counts.items() if count}
 
     def blind(self, seen: Mapping[LogSource, Collection[str]]) -> tuple[CompiledRule, ...]:
         """Rules that cannot match what has been seen: their log source or the fields they need never came.
@@ -187,9 +202,21 @@ class Plan:
             for bucket in _buckets(frame.events.slice(start, CHUNK_ROWS), start, names)
             for hit in self._bucket_hits(bucket, self._residual(frame.logsource, relevant, bucket), names)
         ]
+        if self._bounded:
+            self._tell_given_up()
         if not hits:
             return pl.DataFrame(schema=MATCH_SCHEMA)
         return self._matches(frame, pl.concat(hits).sort("row", "rule"))
+
+    def _tell_given_up(self) -> None:
+        """Name, once each, the rules with values that were not decided in time: an attack may be among them."""
+        # Always on stderr: a hunt, which sets up no log, writes its matches on stdout
+        log = structlog.wrap_logger(structlog.PrintLogger(sys.stderr))
+        for index, bounded in self._bounded.items():
+            if index not in self._told and (count := _given_up(bounded)):
+                self._told.add(index)
+                rule, reason = self.rules[index].rule, self.rules[index].slow
+                log.warning("regex not decided in time", rule=rule.title, rule_id=rule.id, values=count, reason=reason)
 
     def _source(self, source: LogSource) -> _Source:
         """The rules that meet a log source."""
@@ -285,10 +312,13 @@ def _fold_all(rules: Candidates, decide: Callable[[Atom], bool | None]) -> Candi
     return tuple((index, expression) for index, expression in folded if expression is not False)
 
 
-def _through_keywords(expression: Expression) -> Expression:
-    """What is left of a rule for a line whose fields nobody knows; False unless it then needs a keyword to be true."""
-    left = fold(expression, lambda atom: None if atom.field is None else atom.operator == "null")
-    return False if isinstance(left, bool) or fold(left, lambda _: False) is not False else left
+def _bounded(compiled: CompiledRule) -> tuple[BoundedRegex, ...]:
+    """The regexes of a rule that run within a bound of time."""
+    return tuple({bounded_regex(atom.value) for atom in atoms_of(compiled.expression) if atom.operator == "re_slow"})
+
+
+def _given_up(bounded: Iterable[BoundedRegex]) -> int:
+    return sum(item.given_up for item in bounded)
 
 
 def _constant_atoms(scope: Candidates, constants: Mapping[str, str | None]) -> dict[Atom, bool]:
@@ -313,11 +343,14 @@ def _buckets(events: pl.DataFrame, start: int, names: Mapping[str, str]) -> Iter
     """Split events by the columns that have few values; with each, its constants."""
     events = events.with_row_index(_ROW, offset=start)
     found = dict.fromkeys(column for field in BUCKET_FIELDS if (column := find_column(field, names)) is not None)
-    splitting = [
-        column
-        for column in found
-        if events.schema[column] == pl.String and events.get_column(column).n_unique() <= MAX_BUCKET_VALUES
-    ]
+    most = max(MAX_BUCKET_VALUES, events.height // MIN_BUCKET_ROWS)
+    splitting: list[str] = []
+    for column in found:
+        if events.schema[column] != pl.String or events.get_column(column).n_unique() > MAX_BUCKET_VALUES:
+            continue
+        # Senders choose these values: 64 event ids of 64 providers must not become a bucket a row
+        if not splitting or events.select(*splitting, column).n_unique() <= most:
+            splitting.append(column)
     if not splitting:
         yield _Bucket((), events)
         return

@@ -16,7 +16,7 @@ import json
 from collections.abc import Callable, Iterable
 from typing import Final
 
-from detections.atoms import And, Atom, Expression, Not, Operator
+from detections.atoms import FINAL_SIGMA, SIGMA, And, Atom, Expression, Not, Operator, atoms_of
 
 _OCTET: Final = r"(?:25[0-5]|2[0-4]\d|1\d\d|[1-9]?\d)"
 
@@ -69,12 +69,24 @@ _GROUPED: Final[dict[Operator, str]] = {"eq": "is_in", "contains": "str.contains
 
 
 def _group(field: str, operator: Operator, atoms: list[Atom]) -> str:
-    column = _text(field) if all(not _folds(atom) for atom in atoms) else f"{_text(field)}.str.to_lowercase()"
+    folding = [atom.value for atom in atoms if _folds(atom)]
+    column = _text(field) + (_lower("".join(folding)) if folding else "")
     return f"{column}.{_GROUPED[operator]}([{', '.join(quote(atom.value) for atom in atoms)}])"
 
 
 def _text(field: str) -> str:
     return f"pl.col({quote(field)}).cast(pl.String)"
+
+
+def _lower(wanted: str) -> str:
+    """Lower-casing as `lower_column` does it; the final sigma matters to values that hold a sigma only."""
+    final = f".str.replace_all({quote(FINAL_SIGMA)}, {quote(SIGMA)}, literal=True)" if SIGMA in wanted else ""
+    return f".str.to_lowercase(){final}"
+
+
+def needed_columns(expression: Expression) -> list[str]:
+    """The columns that the code of an expression names, each once."""
+    return list(dict.fromkeys(field for atom in atoms_of(expression) for field in atom.fields))
 
 
 def _folds(atom: Atom) -> bool:
@@ -86,14 +98,14 @@ def _atom(atom: Atom) -> str:
     if atom.field is None:
         if atom.operator not in _METHODS:
             raise RenderError(f"keyword {atom.text!r} has no form as a Polars expression")
-        column = "pl.col(pl.String)" + (".str.to_lowercase()" if _folds(atom) else "")
+        column = "pl.col(pl.String)" + (_lower(atom.value) if _folds(atom) else "")
         return f"pl.any_horizontal({column}{_METHODS[atom.operator](quote(atom.value))})"
-    column = _text(atom.field) + (".str.to_lowercase()" if _folds(atom) else "")
+    column = _text(atom.field) + (_lower(atom.value) if _folds(atom) else "")
     if atom.operator in _METHODS:
         return f"{column}{_METHODS[atom.operator](quote(atom.value))}"
     if atom.operator in _REFERENCES:
-        other = f"{_text(atom.value)}.str.to_lowercase()"
-        return f"{column}.str.to_lowercase().{_REFERENCES[atom.operator].format(other)}"
+        other = f"{_text(atom.value)}{_lower(SIGMA)}"
+        return f"{column}{_lower(SIGMA)}.{_REFERENCES[atom.operator].format(other)}"
     if atom.operator in _COMPARED:
         number = f"{column}.cast(pl.Float64, strict=False)"
         return f"({number}.is_finite() & ({number} {_COMPARED[atom.operator]} {float(atom.value)!r}))"

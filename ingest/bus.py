@@ -112,5 +112,14 @@ class Bus(Protocol):
     def subscribe(self, group: str, topics: Sequence[str], start_at: StartAt | None = None) -> Subscription:
         """Join a consumer group."""
 
+    def ends(self, topics: Sequence[str]) -> dict[Partition, int]:
+        """The next offset to be written of each partition of the topics: 0 where nothing was ever written.
+
+        A reader whose position lies past the end knows that the bus was begun anew since.
+
+        Raises:
+            BusError: A topic does not exist, or the bus cannot be asked.
+        """
+
     def close(self) -> None:
         """Release what the bus holds; waits for publishes under way."""

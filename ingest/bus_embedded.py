@@ -32,7 +32,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from ingest.bus import BusError, Message, Position, StartAt
+from ingest.bus import BusError, Message, Partition, Position, StartAt
 from ingest.bus_embedded_file import PARTITION, open_file
 from ingest.bus_embedded_subscription import EmbeddedSubscription
 
@@ -126,6 +126,18 @@ class EmbeddedBus:
         with self._published:
             self._subscriptions.add(subscription)
         return subscription
+
+    def ends(self, topics: Sequence[str]) -> dict[Partition, int]:
+        """The next offset to be written of each topic's one partition.
+
+        Raises:
+            BusError: A topic does not exist, or the file cannot be read.
+        """
+        with self._write_lock, self._transaction("ends") as writer:
+            ends: dict[str, int] = dict(writer.execute("SELECT name, next_offset FROM topics").fetchall())
+        if missing := [topic for topic in topics if topic not in ends]:
+            raise BusError(f"{self}: ends: topic {', '.join(missing)} does not exist")
+        return {Partition(topic, PARTITION): ends[topic] for topic in topics}
 
     def delete_before(self, topic: str, offset: int) -> int:
         """Delete the records of a topic that lie before an offset; the offsets of later records do not change.

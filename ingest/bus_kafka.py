@@ -21,14 +21,16 @@ import socket
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import Final, TypeVar
+from typing import Final
 
 from ingest.bus import BusError, Message, Partition, Position, Record, StartAt
 from ingest.bus_kafka_assignment import Assignment
+from ingest.bus_kafka_connect import connect
 from ingest.bus_kafka_join import complete_joins
+from ingest.bus_kafka_record import as_record
 from ingest.bus_kafka_settings import (
     DIRECT_SCHEME,
     FORCED_CLOSE,
@@ -46,7 +48,7 @@ with warnings.catch_warnings():
     # does): of no use to those who read our log, and fatal where warnings are errors.
     warnings.filterwarnings("ignore", r"\w+_text is deprecated", DeprecationWarning)
     from kafka import ConsumerRebalanceListener, KafkaAdminClient, KafkaConsumer, KafkaProducer
-    from kafka.consumer.fetcher import ConsumerRecord
+    from kafka.admin import OffsetSpec
     from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
     from kafka.errors import (
         CommitFailedError,
@@ -73,8 +75,6 @@ REBALANCED: Final = (CommitFailedError, IllegalGenerationError, RebalanceInProgr
 """A commit refused because the group is being, or has been, shared out anew."""
 
 OUR_FAULT: Final = (MessageSizeTooLargeError, UnicodeError)  # a failed publish that says nothing against the producer
-
-Client = TypeVar("Client")
 
 _log = logging.getLogger(__name__)
 
@@ -152,6 +152,23 @@ class KafkaBus:
                 raise BusError(f"{self._name}: subscribe: topic {', '.join(missing)} does not exist")
         return KafkaSubscription(self._settings, f"{self._name}, group {group}", group, topics, start_at)
 
+    def ends(self, topics: Sequence[str]) -> dict[Partition, int]:
+        """The next offset to be written of each partition of the topics.
+
+        Raises:
+            BusError: A topic does not exist, or the cluster is away.
+        """
+        with self._admin("ends") as admin:
+            if missing := _missing_topics(admin, topics):
+                raise BusError(f"{self._name}: ends: topic {', '.join(missing)} does not exist")
+            places = [
+                TopicPartition(topic["name"], partition["partition_index"])
+                for topic in admin.describe_topics(list(topics))
+                for partition in topic["partitions"]
+            ]
+            found = admin.list_partition_offsets(dict.fromkeys(places, OffsetSpec.LATEST))
+        return {Partition(place.topic, place.partition): int(end.offset) for place, end in found.items()}
+
     def close(self) -> None:
         """Wait for publishes under way, then disconnect. Subscriptions are closed by those who made them."""
         with self._lock:
@@ -192,7 +209,7 @@ class KafkaBus:
                 raise BusError(f"{self._name}: publish: the bus is closed")
             if self._producer is None:
                 with _failures(f"{self._name}: publish"):
-                    self._producer = _connect(KafkaProducer, producer_options(self._settings))
+                    self._producer = connect(KafkaProducer, KafkaNetClient, producer_options(self._settings))
             return self._producer
         finally:
             self._lock.release()
@@ -202,7 +219,7 @@ class KafkaBus:
         if self._closed:
             raise BusError(f"{self._name}: {what}: the bus is closed")
         with _failures(f"{self._name}: {what}"):
-            admin = _connect(KafkaAdminClient, client_options(self._settings))
+            admin = connect(KafkaAdminClient, KafkaNetClient, client_options(self._settings))
             try:
                 yield admin
             finally:
@@ -222,7 +239,8 @@ class KafkaSubscription:
         self._held: list[Record] = []  # fetched while a commit waited for a rebalance to end
         self._closed = False
         with _failures(f"{name}: subscribe"):
-            self._consumer = _connect(KafkaConsumer, consumer_options(settings, group, CooperativeStickyAssignor))
+            options = consumer_options(settings, group, CooperativeStickyAssignor)
+            self._consumer = connect(KafkaConsumer, KafkaNetClient, options)
             self._assignment = Assignment(self._consumer.pause)
             complete_joins(self._consumer._coordinator, MemberState.STABLE, RetriableError)  # noqa: SLF001
             self._consumer.subscribe(topics=list(topics), listener=self._assignment)
@@ -316,7 +334,7 @@ class KafkaSubscription:
         self._place_arrived()
         with self._failures("poll"):
             fetched = self._consumer.poll(timeout_ms=milliseconds(timeout), max_records=max_records)
-        return [_record(item) for items in fetched.values() for item in items]
+        return [as_record(item) for items in fetched.values() for item in items]
 
     def _place_arrived(self) -> None:
         for partition in self._assignment.arrived():
@@ -340,18 +358,6 @@ class KafkaSubscription:
             raise BusError(f"{self._name}: {what}: the subscription is closed")
         with _failures(f"{self._name}: {what}"):
             yield
-
-
-def _record(item: ConsumerRecord) -> Record:
-    """A record in our terms. Other programs may have written it: no key, no value, bytes that are not UTF-8."""
-    return Record(
-        topic=item.topic,
-        partition=item.partition,
-        offset=item.offset,
-        key=(item.key or b"").decode(errors="backslashreplace"),
-        value=item.value or b"",
-        headers={name: (value or b"").decode(errors="backslashreplace") for name, value in item.headers},
-    )
 
 
 @contextmanager
@@ -382,19 +388,3 @@ def _missing_topics(admin: KafkaAdminClient, topics: Sequence[str]) -> list[str]
         elif topic["error_code"]:
             raise error(topic["name"])
     return missing
-
-
-def _connect(make: Callable[..., Client], options: Mapping[str, object]) -> Client:
-    """Make a client, which connects; if it cannot, close the sockets it leaves behind."""
-    opened: list[KafkaNetClient] = []
-
-    def network(**configs: object) -> KafkaNetClient:
-        opened.append(KafkaNetClient(**configs))
-        return opened[-1]
-
-    try:
-        return make(kafka_client=network, **options)
-    except BaseException:
-        for client in opened:
-            client.close()
-        raise

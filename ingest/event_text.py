@@ -206,7 +206,11 @@ def _read_table(source: ByteSource, limits: ReadLimits) -> Iterator[ReadItem]:
     del limits  # the csv module bounds a field at 128 kB itself
     lines = _text_lines(source)
     header = next(lines, "")
-    names = next(csv.reader([header], delimiter=_delimiter(header)), [])
+    try:
+        names = next(csv.reader([header], delimiter=_delimiter(header)), [])
+    except csv.Error as error:
+        yield SourceProblem(source.name, "", f"broken table: header: {error}", "unreadable")
+        return
     row, batch = 1, list[bytes]()
     try:
         for values in csv.reader(lines, delimiter=_delimiter(header)):

@@ -18,6 +18,8 @@ from dataclasses import dataclass
 from typing import Final
 
 _DECODER: Final = json.JSONDecoder(strict=False)  # strict=False: raw control characters within strings are kept
+# Python reads no integer of more than 4,300 digits (that takes quadratic time): such a number stays text.
+_LONG_NUMBERS: Final = json.JSONDecoder(strict=False, parse_int=str)
 _BETWEEN: Final = re.compile(r"[\s\x1e,]*")  # RFC 7464 puts a record separator, 0x1E, before each value
 _TAIL: Final = 16  # an error this near the end of the text may be for want of more of it
 
@@ -98,7 +100,7 @@ class JsonValues:
     def _take(self, text: str, position: int, *, final: bool) -> tuple[Piece | None, int]:
         """The piece at `position` and where it ends; no piece if that cannot be told before there is more text."""
         try:
-            value, end = _DECODER.raw_decode(text, position)
+            value, end = _decode(text, position)
         except json.JSONDecodeError as error:
             cut = error.pos >= len(text) - _TAIL or error.msg.startswith("Unterminated string")
             return self._take_broken(text, position, error.msg, wait=cut and not final, final=final)
@@ -120,6 +122,21 @@ class JsonValues:
                 return None, position
             end = len(text)
         return Broken(self._line, text[position:end].rstrip(), reason), end
+
+
+def _decode(text: str, position: int) -> tuple[object, int]:
+    """The value at `position`, and where it ends.
+
+    Raises:
+        json.JSONDecodeError: There is no whole value.
+        RecursionError: It is nested too deeply.
+    """
+    try:
+        return _DECODER.raw_decode(text, position)
+    except json.JSONDecodeError:
+        raise
+    except ValueError:
+        return _LONG_NUMBERS.raw_decode(text, position)
 
 
 def _next_value(text: str, position: int) -> int | None:

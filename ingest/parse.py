@@ -150,8 +150,9 @@ def _read_inner(inner: list[Inner], received: pl.Series, notes: Notes) -> tuple[
             pieces.append(_unread(rest, declared, "json.declared"))
         for row in read & apart.keys():
             notes.setdefault(row, []).extend(apart[row])
-        lines.append(part)
-    return pl.concat(lines).select("row", "syslog.time", "syslog.host"), pieces
+        # Bare and headed lines have their columns in another order: only these are put together.
+        lines.append(part.select("row", "syslog.time", "syslog.host"))
+    return pl.concat(lines), pieces
 
 
 def _unread(left: pl.DataFrame, logsource: LogSource, dataset: str) -> Piece:

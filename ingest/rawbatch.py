@@ -1,7 +1,8 @@
 """Raw batches: what `collect` puts on the bus, and the ids of what comes off it.
 
-One bus record holds thousands of frames of one tenant and one peer as an Arrow IPC stream (zstd), so that the cost of a
-record is shared by its lines. `collect` does not parse: a frame is bytes, with the facts only the listener knows.
+One bus record holds thousands of frames of one tenant and one peer as a sealed Arrow IPC stream (`ingest.ipc`), so that
+the cost of a record is shared by its lines. `collect` does not parse: a frame is bytes, with the facts only the
+listener knows.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ class RawLine:
 
 
 def encode_lines(lines: list[RawLine]) -> bytes:
-    """Pack frames into one Arrow IPC stream with `RAW_SCHEMA`."""
+    """Pack frames into one sealed Arrow IPC stream with `RAW_SCHEMA`."""
     frame = pl.DataFrame(
         {
             "line": [item.line for item in lines],
@@ -56,7 +57,7 @@ def decode_record(record: Record) -> pl.DataFrame:
     """Unpack a bus record into `RAW_SCHEMA` plus the event id of each row (`topic:partition:offset:row`).
 
     Raises:
-        FrameDecodeError: The value is not an Arrow IPC stream with the columns of `RAW_SCHEMA`.
+        FrameDecodeError: The value is not a sealed, undamaged Arrow IPC stream with the columns of `RAW_SCHEMA`.
     """
     frame = decode_frame(record.value, RAW_SCHEMA)
     place = f"{record.topic}:{record.partition}:{record.offset}:"

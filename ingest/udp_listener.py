@@ -49,6 +49,7 @@ class UdpListener:
         self._socket: socket.socket | None = None
         self._buffer = bytearray(_DATAGRAM)
         self._kernel_dropped = 0
+        self._failures = 0
 
     async def open(self) -> None:
         """See `Listener`."""
@@ -103,6 +104,9 @@ class UdpListener:
                 length, address = cast("socket.socket", self._socket).recvfrom_into(self._buffer)
             except (BlockingIOError, InterruptedError):
                 break
+            except OSError as error:  # such as ENOBUFS: what came before it was taken from the kernel and is ours alone
+                self._fail(error)
+                break
             if self.intake.full:
                 self._drop()
                 continue
@@ -115,6 +119,11 @@ class UdpListener:
                 lines.lines.append(frame.line)
         for host, lines in heard.items():
             self.intake.take(self.settings.tenant, peer_address((host,)), lines)
+
+    def _fail(self, error: OSError) -> None:
+        self._failures += 1
+        if worth_logging(self._failures):
+            _log.error("cannot read datagrams", listener=self.settings.name, error=str(error), failures=self._failures)
 
     def _drop(self) -> None:
         self.counts.dropped += 1

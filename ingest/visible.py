@@ -11,7 +11,17 @@ import unicodedata
 from typing import Final
 
 _HIDDEN_CATEGORIES: Final = frozenset({"Cc", "Cf", "Cn", "Co", "Cs", "Zl", "Zp"})
+"""Controls, format characters, the unassigned, private, surrogates, line and paragraph separators."""
 _PLAIN: Final = re.compile(r"[ -~\u00a1-\u00ac\u00ae-\u02ff]*")
+
+
+def hidden(character: str) -> bool:
+    """Whether a reader could not see this character, or could be deceived by it; line feeds and tabs are hidden too.
+
+    The one definition of it: terminals and logs (`visible`) and the pages of the console write what is hidden each in
+    their own way.
+    """
+    return unicodedata.category(character) in _HIDDEN_CATEGORIES
 
 
 def visible(text: str, *, keep: str = "") -> str:
@@ -24,10 +34,7 @@ def visible(text: str, *, keep: str = "") -> str:
     if _PLAIN.fullmatch(text):
         return text
     return "".join(
-        character
-        if character in keep or unicodedata.category(character) not in _HIDDEN_CATEGORIES
-        else _escape(ord(character))
-        for character in text
+        character if character in keep or not hidden(character) else _escape(ord(character)) for character in text
     )
 
 

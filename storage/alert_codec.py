@@ -17,7 +17,7 @@ from storage.alert import Alert, Level
 from storage.errors import AlertDecodeError
 
 
-def visible(text: str) -> str:
+def storable(text: str) -> str:
     r"""The text, with lone surrogates written as `\udXXX`."""
     return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode("utf-8")
 
@@ -72,7 +72,7 @@ def in_utc(moment: datetime) -> datetime:
 
 def _plain(value: object) -> object:
     if isinstance(value, str):
-        return visible(value)
+        return storable(value)
     if isinstance(value, datetime):
         return in_utc(value).isoformat(timespec="microseconds")
     if isinstance(value, tuple):

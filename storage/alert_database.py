@@ -37,7 +37,7 @@ class AlertDatabase:
             StoreError: Another process holds it, it is no such store, or a newer Tocsin wrote it.
         """
         self.path = path
-        self._writing = threading.Lock()
+        self._writing = threading.RLock()
         self._opening = threading.Lock()
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -58,6 +58,12 @@ class AlertDatabase:
         with self._writing:
             self._writer.close()
             self._root.close()
+
+    @contextmanager
+    def turn(self) -> Iterator[None]:
+        """The turn to write, for whoever has something to do between a commit and the next writer's transaction."""
+        with self._writing:
+            yield
 
     @contextmanager
     def transaction(self, action: str) -> Iterator[duckdb.DuckDBPyConnection]:

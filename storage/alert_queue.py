@@ -17,7 +17,7 @@ from typing import Final
 import orjson
 
 from storage.alert import Alert, Decision, Level, Status
-from storage.alert_codec import in_utc, load_fields, load_matched, visible
+from storage.alert_codec import in_utc, load_fields, load_matched, storable
 from storage.errors import CursorError
 
 OPEN_STATUSES: Final = frozenset({Status.NEW, Status.IN_PROGRESS})
@@ -116,7 +116,7 @@ def clause_of(asked: AlertFilter, after: str | None = None) -> Clause:
 
     def require(condition: str, *values: object) -> None:
         conditions.append(condition)
-        parameters.extend(visible(value) if isinstance(value, str) else value for value in values)
+        parameters.extend(storable(value) if isinstance(value, str) else value for value in values)
 
     def require_one_of(column: str, values: Sequence[object] | None) -> None:
         if values is not None:

@@ -9,7 +9,7 @@ import polars as pl
 
 from ingest.envelope import UTC_MICROSECONDS
 from storage.alert import Alert
-from storage.alert_codec import dump_fields, in_utc, visible
+from storage.alert_codec import dump_fields, in_utc, storable
 
 ALERT_SCHEMA: Final[dict[str, pl.DataType]] = {
     "n": pl.Int64(),
@@ -38,17 +38,17 @@ def alert_rows(alerts: Sequence[Alert], first: int) -> pl.DataFrame:
     """Alerts as rows of the table `alerts`, numbered from `first`."""
     columns: dict[str, list[object]] = {"n": list(range(first, first + len(alerts)))}
     for name in ("id", "rule_id", "rule_title", "tenant", "logsource", "host", "user", "source_ip", "destination_ip"):
-        columns[name] = [_visible_or_none(getattr(alert, name)) for alert in alerts]
-    columns["original"] = [visible(alert.original) for alert in alerts]
+        columns[name] = [_storable_or_none(getattr(alert, name)) for alert in alerts]
+    columns["original"] = [storable(alert.original) for alert in alerts]
     columns["level"] = [alert.level.value for alert in alerts]
     columns["timestamp"] = [in_utc(alert.timestamp) for alert in alerts]
     columns["received"] = [in_utc(alert.received) for alert in alerts]
-    columns["event_ids"] = [[visible(item) for item in alert.event_ids] for alert in alerts]
-    columns["tags"] = [[visible(item) for item in alert.tags] for alert in alerts]
+    columns["event_ids"] = [[storable(item) for item in alert.event_ids] for alert in alerts]
+    columns["tags"] = [[storable(item) for item in alert.tags] for alert in alerts]
     columns["matched"] = [dump_fields(alert.matched) for alert in alerts]
     columns["event"] = [dump_fields(alert.event) for alert in alerts]
     return pl.DataFrame(columns, schema_overrides=ALERT_SCHEMA)
 
 
-def _visible_or_none(text: str | None) -> str | None:
-    return None if text is None else visible(text)
+def _storable_or_none(text: str | None) -> str | None:
+    return None if text is None else storable(text)

@@ -20,7 +20,7 @@ import duckdb
 
 from ingest.bus import Partition
 from storage.alert import Alert, Decision, Level, Status
-from storage.alert_codec import in_utc, visible
+from storage.alert_codec import in_utc, storable
 from storage.alert_database import AlertDatabase
 from storage.alert_export import export_tables
 from storage.alert_queue import (
@@ -86,15 +86,18 @@ class AlertStore:
         Raises:
             StoreError: Nothing was stored.
         """
-        distinct = {visible(alert.id): alert for alert in reversed(alerts)}
-        with self._database.transaction("record alerts") as connection:
-            new = self._insert(connection, list(reversed(distinct.values()))) if distinct else 0
-            for partition, offset in positions.items():
-                connection.execute(
-                    "INSERT INTO positions VALUES (?, ?, ?) "
-                    "ON CONFLICT DO UPDATE SET next_offset = excluded.next_offset",
-                    [partition.topic, partition.partition, offset],
-                )
+        distinct = list({storable(alert.id): alert for alert in reversed(alerts)}.values())[::-1]
+        with self._database.turn():
+            with self._database.transaction("record alerts") as connection:
+                new = self._insert(connection, distinct) if distinct else 0
+                for partition, offset in positions.items():
+                    connection.execute(
+                        "INSERT INTO positions VALUES (?, ?, ?) "
+                        "ON CONFLICT DO UPDATE SET next_offset = excluded.next_offset",
+                        [partition.topic, partition.partition, offset],
+                    )
+            if new:  # only now, since a marker raised before the commit would be ahead of what readers see
+                self._last_n += len(distinct)
         return new
 
     def _insert(self, connection: duckdb.DuckDBPyConnection, alerts: Sequence[Alert]) -> int:
@@ -108,7 +111,6 @@ class AlertStore:
             connection.unregister("incoming")
         new = int(counted[0]) if counted is not None else 0
         if new:
-            self._last_n += len(alerts)  # inside the turn to write; numbers lost to a rollback are only a gap
             connection.execute(
                 f"INSERT INTO state SELECT {_STATE_OF_ALERT}, ?, NULL FROM alerts a WHERE a.n >= ?",  # noqa: S608
                 [Status.NEW.value, first],
@@ -150,13 +152,19 @@ class AlertStore:
             DecisionConflict: It does not stand where the analyst saw it.
             StoreError: Nothing was stored.
         """
-        decision = Decision(visible(alert_id), in_utc(self._clock()), visible(author), status, visible(note))
+        decision = Decision(storable(alert_id), in_utc(self._clock()), storable(author), status, storable(note))
+        with self._database.turn():
+            self._last_seq = self._decided(decision, expected, expected_seq)  # after the commit, as in `record`
+        return decision
+
+    def _decided(self, decision: Decision, expected: Status | None, expected_seq: int | None) -> int:
         with self._database.transaction(f"decide on alert {decision.alert_id}") as connection:
             n, stands, last = _standing(connection, decision.alert_id)
             if (expected is not None and expected is not stands) or (expected_seq is not None and expected_seq != last):
                 raise DecisionConflict(f"alert {decision.alert_id} stands at {stands} (decision {last}) by now")
             latest, previous = _head(connection)
             seq = latest + 1
+            status = decision.status
             digest = entry_hash(previous, seq, decision.alert_id, decision.at, decision.author, status, decision.note)
             connection.execute(
                 "INSERT INTO decisions VALUES (?, ?, make_timestamptz(?::BIGINT), ?, ?, ?, ?, ?)",
@@ -166,14 +174,13 @@ class AlertStore:
                 ],
             )
             connection.execute("UPDATE state SET status = ?, decision = ? WHERE n = ?", [status.value, seq, n])
-            self._last_seq = seq
-        return decision
+        return seq
 
     def journal(self, alert_id: str) -> list[Decision]:
         """Every decision on an alert, oldest first."""
         rows = self._database.select(
             "SELECT alert_id, epoch_us(decided), author, status, note FROM decisions WHERE alert_id = ? ORDER BY seq",
-            (visible(alert_id),),
+            (storable(alert_id),),
         )
         return [
             Decision(str(id_), moment_of(at), str(author), Status(str(status)), str(note))
@@ -230,8 +237,8 @@ class AlertStore:
 
     def get(self, alert_id: str) -> AlertRow | None:
         """One alert and where it stands."""
-        with self._database.reading(f"read alert {visible(alert_id)}") as connection:
-            key = connection.execute("SELECT n FROM alerts WHERE id = ?", [visible(alert_id)]).fetchone()
+        with self._database.reading(f"read alert {storable(alert_id)}") as connection:
+            key = connection.execute("SELECT n FROM alerts WHERE id = ?", [storable(alert_id)]).fetchone()
             rows = _rows(connection, [int(key[0])]) if key is not None else []
         return rows[0] if rows else None
 
@@ -259,7 +266,10 @@ class AlertStore:
 
     @property
     def marker(self) -> str:
-        """Changes whenever an alert or a decision is stored; costs nothing to ask."""
+        """Changes whenever an alert or a decision is stored; costs nothing to ask.
+
+        Never ahead of what a reader sees: rows read after the marker hold at least what the marker stands for.
+        """
         return f"{self._last_n}.{self._last_seq}"
 
     def export_parquet(self, folder: Path) -> list[Path]:

@@ -16,7 +16,7 @@ from typing import Final
 import orjson
 
 from storage.alert import Decision
-from storage.alert_codec import in_utc, visible
+from storage.alert_codec import in_utc, storable
 
 GENESIS: Final = "0" * 64
 """Stands before the first entry."""
@@ -45,12 +45,12 @@ def entry_hash(previous: str, seq: int, alert_id: str, at: datetime, author: str
     """The hash of an entry."""
     canonical = orjson.dumps(
         {
-            "alert_id": visible(alert_id),
+            "alert_id": storable(alert_id),
             "at": in_utc(at).isoformat(timespec="microseconds"),
-            "author": visible(author),
-            "note": visible(note),
+            "author": storable(author),
+            "note": storable(note),
             "seq": seq,
-            "status": visible(status),
+            "status": storable(status),
         },
         option=orjson.OPT_SORT_KEYS,
     )

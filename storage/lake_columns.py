@@ -9,21 +9,25 @@ Three laws of the file formats, none of which log sources know:
   that column; encoded names are ASCII, so folding means one thing everywhere.
 - A field may bear the name of one of the lake's own columns (`date` in W3C web logs). It gets a `%` at its end, which
   encoding never leaves there by itself; so does the empty name.
+
+Fields for which a table has no room are the matter of `storage.lake_rest`.
 """
 
 from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 from urllib.parse import quote, unquote
 
 import polars as pl
+from polars.selectors import by_name
 
 from ingest.bus import Position
 from ingest.envelope import ENVELOPE, RECEIVED, TENANT, TIMESTAMP
 from ingest.logsource import LogSource
+from storage.lake_rest import MAX_COLUMNS, REST, packed, unpacked
 
 DATE: Final = "date"
 BUS_TOPIC: Final = "bus.topic"
@@ -54,7 +58,7 @@ CLOCK_SLACK: Final = pl.duration(days=31)
 a folder and a file a day of its fancy; such events go under the day of receipt. Their @timestamp stays untouched."""
 
 _MARK: Final = "%"
-_RESERVED: Final = frozenset(LAKE_COLUMNS)
+_RESERVED: Final = frozenset(LAKE_COLUMNS) | {REST}
 _SAFE: Final = "@$#+:/"
 _LONGEST_PART: Final = 48
 
@@ -70,20 +74,31 @@ def decode_name(column: str) -> str:
     return unquote(column.removesuffix(_MARK))
 
 
-def to_lake(events: pl.DataFrame, columns: Iterable[str]) -> pl.DataFrame:
+def to_lake(events: pl.DataFrame, columns: Iterable[str], room: int = MAX_COLUMNS) -> pl.DataFrame:
     """Rename the fields of a frame to lake columns, onto the spelling of `columns` where the table has them.
 
-    Fields that meet in one column are coalesced: by the contract of the event frame no row has both.
+    Fields that meet in one column are coalesced: by the contract of the event frame no row has both. `room` is how many
+    columns may be new; the fields beyond are packed into `fields.rest`.
     """
     spelling = {column.lower(): column for column in columns}
     sources: dict[str, list[str]] = {}
+    rest: dict[str, list[str]] = {}
     for name in events.columns:
         encoded = encode_name(name)
-        sources.setdefault(spelling.setdefault(encoded.lower(), encoded), []).append(name)
-    return events.select(
-        pl.coalesce([pl.col(name).cast(ENVELOPE.get(column, pl.String())) for name in names]).alias(column)
+        key = encoded.lower()
+        if key not in spelling and room > 0:
+            spelling[key] = encoded
+            room -= 1
+        if key in spelling:
+            sources.setdefault(spelling[key], []).append(name)
+        else:
+            rest.setdefault(key, []).append(name)
+    placed = events.select(
+        # by_name, since pl.col takes a field called "*" or "^a.*$" for a pattern
+        pl.coalesce([by_name(name).cast(ENVELOPE.get(column, pl.String())) for name in names]).alias(column)
         for column, names in sources.items()
     )
+    return placed.with_columns(packed(events, rest.values())) if rest else placed
 
 
 def with_bookkeeping(events: pl.DataFrame, positions: Sequence[tuple[Position, int]]) -> pl.DataFrame:
@@ -102,8 +117,39 @@ def with_bookkeeping(events: pl.DataFrame, positions: Sequence[tuple[Position, i
     )
 
 
-def from_lake(rows: pl.DataFrame) -> pl.DataFrame:
-    """The event frame of lake rows: envelope first, fields by their own names, columns without any value dropped."""
+def from_lake(rows: pl.DataFrame) -> Iterator[pl.DataFrame]:
+    """The event frames of lake rows: envelope first, fields by their own names, columns without any value dropped.
+
+    One frame, unless so many different fields were packed that it would be too wide for its rows.
+
+    Raises:
+        ValueError: The packed fields of a row cannot be read.
+    """
+    if REST not in rows.columns:
+        yield _events(rows)
+        return
+    rests, rows = rows.get_column(REST), rows.drop(REST)
+    for first, found in unpacked(rests, rows.width):
+        yield _events(_with_fields(rows.slice(first, len(found)), found))
+
+
+def _with_fields(rows: pl.DataFrame, fields: Sequence[dict[str, str]]) -> pl.DataFrame:
+    """Lake rows with the packed fields of each as lake columns again."""
+    spelling = {column.lower(): column for column in rows.columns}
+    cells: dict[str, list[str | None]] = {}
+    for row, found in enumerate(fields):
+        for name, value in found.items():
+            encoded = encode_name(name)
+            column = spelling.setdefault(encoded.lower(), encoded)
+            cells.setdefault(column, [None] * rows.height)[row] = value
+    restored = (pl.Series(column, values, dtype=pl.String()) for column, values in cells.items())
+    return rows.with_columns(
+        pl.coalesce(column.name, column).alias(column.name) if column.name in rows.columns else column
+        for column in restored
+    )
+
+
+def _events(rows: pl.DataFrame) -> pl.DataFrame:
     filled = {name for name in rows.columns if rows.get_column(name).null_count() < rows.height}
     fields = [name for name in rows.columns if name in filled and name not in ENVELOPE and name not in LAKE_COLUMNS]
     return rows.select(

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import time
 import uuid
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from datetime import date, datetime, timedelta
 from pathlib import Path
 from typing import Final
@@ -21,7 +21,7 @@ import polars as pl
 from deltalake.transaction import AddAction, RemoveAction
 
 from ingest.envelope import EVENT_ID, TENANT, TIMESTAMP
-from storage.lake_columns import BUS_OFFSET, BUS_PARTITION, BUS_TOPIC, DATE, PARTITION_COLUMNS
+from storage.lake_columns import BUS_OFFSET, BUS_PARTITION, BUS_TOPIC, DATE, FIXED_COLUMNS, PARTITION_COLUMNS
 
 COMPRESSION: Final = "zstd"
 COMPRESSION_LEVEL: Final = 3  # zstd's own default: about a third smaller than snappy on logs, at the same speed
@@ -45,12 +45,17 @@ def sync_all(paths: Iterable[Path]) -> None:
 
 
 def write_files(table: Path, rows: pl.DataFrame) -> list[AddAction | RemoveAction]:
-    """Write rows (with the partition columns) under a table, one file a partition, durable; the actions to commit."""
+    """Write rows (with the partition columns) under a table, one file a partition, durable; the actions to commit.
+
+    A file holds the columns that have a value in it: what it lacks is null to every Delta reader, and one row costs the
+    same however wide its table has become.
+    """
     actions: list[AddAction | RemoveAction] = []
     written: list[Path] = []
     folders: list[Path] = []
-    for key, part in rows.partition_by(PARTITION_COLUMNS, as_dict=True, include_key=False).items():
+    for key, whole in rows.partition_by(PARTITION_COLUMNS, as_dict=True, include_key=False).items():
         day, tenant = key
+        part = filled(whole, FIXED_COLUMNS)
         folder = table / _partition_folder(DATE, _day_text(day)) / _partition_folder(TENANT, tenant)
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / f"part-{part.item(0, BUS_OFFSET):020d}-{uuid.uuid4()}.zstd.parquet"
@@ -70,6 +75,11 @@ def write_files(table: Path, rows: pl.DataFrame) -> list[AddAction | RemoveActio
     sync_all(written)
     sync_all(folders)
     return actions
+
+
+def filled(rows: pl.DataFrame, always: Container[str]) -> pl.DataFrame:
+    """The columns that have a value, and those that are `always` there."""
+    return rows.select(column for column in rows if column.name in always or column.null_count() < rows.height)
 
 
 def sync_commits(table: Path, first: int, last: int) -> None:

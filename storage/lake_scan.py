@@ -24,7 +24,8 @@ from pyarrow.fs import LocalFileSystem
 
 from ingest.envelope import EVENT_ID, TENANT, TIMESTAMP
 from ingest.logsource import LogSource
-from storage.lake_columns import BUS_OFFSET, BUS_PARTITION, DATE, PARTITION_COLUMNS
+from storage.lake_columns import BUS_OFFSET, BUS_PARTITION, BUS_TOPIC, DATE, PARTITION_COLUMNS
+from storage.lake_rest import MAX_CELLS
 
 BATCH_ROWS: Final = 50_000
 _READAHEAD: Final = 2  # batches and files read ahead: bounds memory, keeps the disk busy
@@ -107,9 +108,10 @@ def dataset(table: Snapshot, may_hold: Sequence[pl.Expr] = ()) -> pds.FileSystem
 
 
 def scan(table: Snapshot, scope: Scope, batch_rows: int = BATCH_ROWS) -> Iterator[pl.DataFrame]:
-    """Rows of a table in lake columns, `batch_rows` or fewer at a time."""
+    """Rows of a table in lake columns, `batch_rows` or fewer at a time; fewer from a wide table."""
     if scope.tenants is not None and not scope.tenants:
         return
+    batch_rows = _bounded(table, batch_rows)
     scanner = dataset(table, scope.may_hold()).scanner(
         filter=scope.rows(),
         batch_size=batch_rows,
@@ -143,8 +145,28 @@ def find(table: Snapshot, places: Collection[tuple[int, int]], event_ids: Collec
         & pl.lit(offset).is_between(pl.col(f"min.{BUS_OFFSET}"), pl.col(f"max.{BUS_OFFSET}"))
         for partition, offset in sorted(places)
     ]
-    rows = dataset(table, [pl.any_horizontal(holds)]).to_table(filter=pc.field(EVENT_ID).isin(sorted(event_ids)))
+    rows = dataset(table, [pl.any_horizontal(holds)]).to_table(
+        filter=pc.field(EVENT_ID).isin(sorted(event_ids)),
+        batch_size=_bounded(table, BATCH_ROWS),
+        batch_readahead=_READAHEAD,
+        fragment_readahead=_READAHEAD,
+    )
     return _frame(rows.to_batches()) if rows.num_rows else None
+
+
+def bus_partitions(table: Snapshot, topic: str) -> int:
+    """The number behind the highest partition of a topic that the files of a table name; 0 if none does."""
+    files = pl.DataFrame(table.delta.get_add_actions(flatten=True))
+    columns = [f"{side}.{name}" for side in ("min", "max") for name in (BUS_TOPIC, BUS_PARTITION)]
+    if not set(columns) <= set(files.columns):
+        return 0
+    of_topic = pl.lit(topic).is_between(pl.col(f"min.{BUS_TOPIC}"), pl.col(f"max.{BUS_TOPIC}"))
+    highest = files.filter(of_topic).get_column(f"max.{BUS_PARTITION}").max()
+    return highest + 1 if isinstance(highest, int) else 0
+
+
+def _bounded(table: Snapshot, batch_rows: int) -> int:
+    return min(batch_rows, max(1, MAX_CELLS // len(table.delta.schema().fields)))
 
 
 def _equals(column: str, value: object, kind: pa.DataType) -> pc.Expression:

@@ -14,7 +14,7 @@ import fcntl
 import os
 import random
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,10 +27,12 @@ from deltalake.exceptions import CommitFailedError, DeltaError
 from deltalake.schema import PrimitiveType
 
 from ingest.bus import Partition, Position
+from ingest.envelope import ENVELOPE
 from ingest.logsource import LogSource
 from storage.errors import LakeError
 from storage.lake_columns import FIXED_COLUMNS, PARTITION_COLUMNS, folder_name, to_lake, with_bookkeeping
-from storage.lake_files import sync, sync_checkpoint, sync_commits, write_files
+from storage.lake_files import filled, sync, sync_checkpoint, sync_commits, write_files
+from storage.lake_rest import MAX_CELLS, MAX_COLUMNS, REST
 
 ATTEMPTS: Final = 20  # a conflict is settled by the next attempt; this many mean something else is wrong
 CHECKPOINT_EVERY: Final = 50  # commits; opening a table reads the commits since its last checkpoint
@@ -88,10 +90,13 @@ class LakeTable:
         fresh = self._not_yet_held(delta, batches)
         if not fresh:
             return 0
-        rows = self._rows(delta, fresh)
+        parts = self._parts(delta, fresh)
+        if len(self._not_yet_held(delta, fresh)) < len(fresh):
+            # Adding columns has moved the snapshot past another's append, so Delta would see no conflict any more.
+            return self._append_once(batches)
         before = delta.version()
         delta.create_write_transaction(
-            write_files(self.path, rows),
+            [action for rows in _joined(parts) for action in write_files(self.path, rows)],
             "append",
             delta.schema(),
             list(PARTITION_COLUMNS),
@@ -104,7 +109,7 @@ class LakeTable:
         if after // CHECKPOINT_EVERY > before // CHECKPOINT_EVERY:
             delta.create_checkpoint()
             sync_checkpoint(self.path)
-        return rows.height
+        return sum(part.height for part in parts)
 
     def _not_yet_held(self, delta: DeltaTable, batches: Sequence[Batch]) -> list[Batch]:
         partitions = {Partition(batch.position.topic, batch.position.partition) for batch in batches}
@@ -116,26 +121,24 @@ class LakeTable:
 
         return [batch for batch in batches if fresh(batch.position)]
 
-    def _rows(self, delta: DeltaTable, batches: Sequence[Batch]) -> pl.DataFrame:
-        """The batches as one frame in lake columns; columns the table lacks are added to it first."""
+    def _parts(self, delta: DeltaTable, batches: Sequence[Batch]) -> list[pl.DataFrame]:
+        """The batches as frames in lake columns; columns the table lacks, and has room for, are added to it first."""
         columns = [field.name for field in delta.schema().fields]
         parts: list[pl.DataFrame] = []
-        known = list(columns)
+        known = dict.fromkeys(columns)
         for alike in _by_columns(batches):
             whole = pl.concat([batch.events for batch in alike], how="vertical_relaxed")  # relaxed: null to String
-            part = to_lake(whole, known)
+            part = to_lake(filled(whole, ENVELOPE), known, MAX_COLUMNS - len({*known, REST}))
             parts.append(with_bookkeeping(part, [(batch.position, batch.events.height) for batch in alike]))
-            known += [name for name in part.columns if name not in known]
-        rows = pl.concat(parts, how="diagonal")
-        added = [name for name in known if name not in columns and rows.get_column(name).null_count() < rows.height]
-        rows = rows.select(name for name in rows.columns if name in columns or name in added)
+            known |= dict.fromkeys(part.columns)
+        added = list(known)[len(columns) :]
         if added:
             with self._schema_lock():
                 delta.alter.add_columns(
                     [_field(name, pl.String()) for name in added], post_commithook_properties=_NO_HOOKS
                 )
                 delta.update_incremental()
-        return rows
+        return parts
 
     def _open_or_create(self) -> DeltaTable:
         if self._delta is None:
@@ -207,6 +210,21 @@ def _by_columns(batches: Sequence[Batch]) -> list[list[Batch]]:
     for batch in batches:
         groups.setdefault(tuple(batch.events.columns), []).append(batch)
     return list(groups.values())
+
+
+def _joined(parts: Iterable[pl.DataFrame]) -> Iterator[pl.DataFrame]:
+    """Frames put together while the nulls this makes stay few enough to hold."""
+    waiting: list[pl.DataFrame] = []
+    rows, columns = 0, set[str]()
+    for part in parts:
+        if waiting and (rows + part.height) * len(columns.union(part.columns)) > MAX_CELLS:
+            yield pl.concat(waiting, how="diagonal")
+            waiting, rows, columns = [], 0, set()
+        waiting.append(part)
+        rows += part.height
+        columns.update(part.columns)
+    if waiting:
+        yield pl.concat(waiting, how="diagonal")
 
 
 def _transactions(batches: Sequence[Batch]) -> list[Transaction]:

@@ -1,14 +1,18 @@
 """The detect worker's way into the lake: buffer by log source, flush by size or age, know what is durable.
 
 The caller decides when to flush; the writer says what is buffered. Contract with the bus: `add` once for each record,
-also for one without events, in offset order within a partition; commit to the bus what `flush` returns, nothing else.
+also for one without events, in offset order within a partition. When `flush` has returned, everything added is durable
+and its offsets may be committed; if it raises, none may. What it returns are those offsets, of the records added since
+the last flush: commit them, or what was read, which is the same if every record read was added.
 A record delivered twice is taken once: here while this writer lives, by the tables' transactions after a crash.
 """
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Final
 
 import polars as pl
 
@@ -17,6 +21,10 @@ from ingest.envelope import ENVELOPE, EventFrame
 from ingest.logsource import LogSource
 from storage.errors import LakeError
 from storage.lake_table import Batch, LakeTable
+
+OPEN_TABLES: Final = 128
+"""Tables a writer keeps open, those written last. An open table holds its list of files in memory; to open it again
+costs about 10 ms, and senders may name more log sources than a process can hold."""
 
 
 class LakeWriter:
@@ -36,10 +44,15 @@ class LakeWriter:
         self.written_rows = 0
         self.known_rows = 0
         self._folder = events_folder
-        self._tables: dict[LogSource, LakeTable] = {}
+        self._tables: OrderedDict[LogSource, LakeTable] = OrderedDict()
         self._buffer: dict[LogSource, list[Batch]] = {}
         self._next: dict[Partition, int] = {}
         self._unflushed: set[Partition] = set()
+
+    @property
+    def open_tables(self) -> int:
+        """How many tables are kept open: at most `OPEN_TABLES`."""
+        return len(self._tables)
 
     def add(self, frames: Sequence[EventFrame], position: Position) -> None:
         """Buffer the events of one bus record.
@@ -68,8 +81,7 @@ class LakeWriter:
         """
         for logsource in list(self._buffer):
             batches = self._buffer[logsource]
-            table = self._tables.setdefault(logsource, LakeTable(self._folder, logsource))
-            added = table.append(batches)
+            added = self._table(logsource).append(batches)
             rows = sum(batch.events.height for batch in batches)
             self.written_rows += added
             self.known_rows += rows - added
@@ -79,6 +91,13 @@ class LakeWriter:
         durable = {partition: self._next[partition] for partition in self._unflushed}
         self._unflushed.clear()
         return durable
+
+    def _table(self, logsource: LogSource) -> LakeTable:
+        table = self._tables.pop(logsource, None) or LakeTable(self._folder, logsource)
+        self._tables[logsource] = table
+        if len(self._tables) > OPEN_TABLES:
+            self._tables.popitem(last=False)
+        return table
 
 
 def _check(frame: EventFrame, position: Position) -> None:

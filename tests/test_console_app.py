@@ -17,6 +17,7 @@ from fastapi import FastAPI
 from console.app import create_app
 from console.errors import SettingsError
 from console.pulse import HospitalPulse, SystemPulse
+from console.rule_text import RuleText, linkable
 from console.settings import ConsoleSettings
 from storage.alert import Alert, Level, Status
 from storage.alert_queue import AlertRow
@@ -148,11 +149,33 @@ def test_a_row_tells_what_an_analyst_needs(browser: Browser, store: AlertStore) 
         "chu-brest",
         "Suspicious RDP logon",
         "LogonType: 10 · IpAddress: 203.0.113.9",
-        "SRV-AD-01",
+        '<span title="SRV-AD-01">SRV-AD-01</span>',
+        '<span title="203.0.113.9">203.0.113.9</span><span title="10.29.0.5">→ 10.29.0.5</span>',
         "presta.imagerie",
         '<span class="status new">New</span>',
     ):
         assert expected in page
+
+
+@pytest.mark.parametrize(
+    ("host", "short"),
+    [
+        ("SRV-RDS01.kermor.example", "SRV-RDS01"),
+        ("SRV-RDS01", "SRV-RDS01"),
+        ("10.20.4.11", "10.20.4.11"),
+        ("2001:db8::192.0.2.1", "2001:db8::192.0.2.1"),
+        (".hidden", ".hidden"),
+    ],
+)
+def test_a_row_shows_the_short_name_of_the_host(browser: Browser, store: AlertStore, host: str, short: str) -> None:
+    put(store, an_alert(0, host=host))
+    assert f'<span title="{host}">{short}</span>' in browser.get("/").text
+
+
+def test_a_title_that_is_the_name_of_the_product_is_not_said_twice(store: AlertStore, runner: asyncio.Runner) -> None:
+    for title, shown in (("Tocsin", "<b>Tocsin</b></a>"), ("SOC Ouest", "<b>Tocsin</b> <span>SOC Ouest</span></a>")):
+        page = Browser(create_app(store, settings=ConsoleSettings(title=title)), runner).get("/").text
+        assert shown in page
 
 
 @pytest.mark.parametrize(
@@ -462,7 +485,11 @@ def test_a_crash_is_a_guarded_plain_answer(tmp_path: Path, runner: asyncio.Runne
 
 @pytest.mark.parametrize("host", ["evil.example", "127.0.0.1.evil.example", "", "localhost@evil.example"])
 def test_other_host_names_are_not_answered(browser: Browser, host: str) -> None:
-    assert browser.get("/", host=host).status_code == 400
+    for path in ("/", "/api/alerts", "/healthz"):
+        answer = browser.get(path, host=host)
+        assert (answer.status_code, answer.headers["content-type"]) == (400, "application/problem+json")
+        assert "does not answer to this host name" in answer.json()["detail"]
+        assert_guarded(answer)
 
 
 def test_pages_hold_no_inline_script_or_style(browser: Browser, store: AlertStore) -> None:
@@ -588,10 +615,202 @@ def test_without_a_pulse_there_is_no_strip(browser: Browser) -> None:
         "rules_loaded": None,
         "rules_refused": None,
         "lag": None,
+        "quarantined": None,
+        "failing": [],
+        "dropped": None,
     }
 
 
+FAILING = "detect: lake /srv/<lake>: cannot append"
+SICK = SystemPulse(
+    NOW,
+    (HospitalPulse("chu-brest", 10, 10, 0, 0, NOW),),
+    rules_loaded=3,
+    quarantined=1200,
+    failing=(FAILING,),
+    dropped=1,
+)
+
+
+def with_pulse(store: AlertStore, runner: asyncio.Runner, pulse: SystemPulse | None) -> Browser:
+    app = create_app(store, settings=ConsoleSettings(), pulse=lambda: pulse, clock=lambda: NOW)
+    return Browser(app, runner)
+
+
+def test_the_strip_says_what_goes_wrong(store: AlertStore, runner: asyncio.Runner) -> None:
+    browser = with_pulse(store, runner, SICK)
+    page = browser.get("/").text
+    assert re.search(r'<span class="state bad">.*1 stage failing</span>', page)
+    assert '<span class="bad"><b class="warn">1,200</b> unreadable records</span>' in page
+    assert '<span class="bad"><b class="warn">1</b> datagram lost</span>' in page
+    assert "detect: lake /srv/&lt;lake&gt;: cannot append" in page
+    assert "1 étape en échec" in browser.get("/?lang=fr").text
+    answer = browser.get("/api/pulse").json()
+    assert (answer["quarantined"], answer["failing"], answer["dropped"]) == (1200, [FAILING], 1)
+
+
+def test_a_healthy_strip_is_quiet(store: AlertStore, runner: asyncio.Runner) -> None:
+    page = with_pulse(store, runner, replace(SICK, quarantined=0, failing=(), dropped=0)).get("/").text
+    assert "1 hospital sending" in page
+    for word in ("failing", "unreadable", "datagram", "warn"):
+        assert word not in page.lower()
+
+
+@pytest.mark.parametrize("pulse", [None, SystemPulse(NOW)])
+def test_a_pulse_that_knows_nothing_says_so_instead_of_zero(
+    store: AlertStore, runner: asyncio.Runner, pulse: SystemPulse | None
+) -> None:
+    browser = with_pulse(store, runner, pulse)
+    strip = browser.get("/pulse").text
+    assert "What the hospitals send is not known here" in strip
+    assert "<b>0</b>" not in strip
+    answer = browser.get("/api/pulse").json()
+    assert (answer["hospitals"], answer["rules_loaded"], answer["rules_refused"]) == ([], None, None)
+
+
+def test_no_rules_at_all_is_an_alarm_where_hospitals_send(store: AlertStore, runner: asyncio.Runner) -> None:
+    browser = with_pulse(store, runner, replace(SICK, rules_loaded=0))
+    assert '<b class="warn">0</b> rules' in browser.get("/").text
+
+
+# What a rule says of itself.
+
+RULE = RuleText(
+    description="A logon over RDP from outside.\nCall the hospital first.",
+    falsepositives=("The <imaging> vendor on Tuesdays", "Pentests"),
+    references=("https://attack.mitre.org/?a=1&b=<2>", "javascript:alert(1)", "the handbook, page 7"),
+    source="title: Suspicious RDP logon\nlevel: high\nx: '<b>\u202e'\n",
+)
+
+
+def test_the_alert_page_says_what_the_rule_means(store: AlertStore, runner: asyncio.Runner) -> None:
+    put(store, an_alert(0), an_alert(1, rule_id="forgotten"))
+    asked: list[str] = []
+
+    def rules(rule_id: str) -> RuleText | None:
+        asked.append(rule_id)
+        return RULE if rule_id == an_alert(0).rule_id else None
+
+    browser = Browser(create_app(store, settings=ConsoleSettings(), clock=lambda: NOW, rules=rules), runner)
+    answer = browser.get(f"/alerts/{an_alert(0).id}")
+    page = answer.text
+    assert_guarded(answer)
+    title, meaning = page.index("<h1>"), page.index("A logon over RDP from outside.\nCall the hospital first.</p>")
+    assert title < meaning < page.index("What happened"), "the meaning stands under the title"
+    decide = page.index("<h2>Decision</h2>")
+    harmless = page.index("<li>The &lt;imaging&gt; vendor on Tuesdays</li><li>Pentests</li>")
+    assert decide < harmless < page.index('id="decision"'), "what else looks the same stands by the decision"
+    assert re.findall(r'<a href="(\w+:[^"]*)" rel="noreferrer noopener">', page) == [
+        "https://attack.mitre.org/?a=1&amp;b=&lt;2&gt;"
+    ]
+    assert "<li>javascript:alert(1)</li>" in page
+    assert "<li>the handbook, page 7</li>" in page
+    source = re.search(r'<details class="source">.*?<pre[^>]*>(.*?)</pre>', page, re.DOTALL)
+    assert source
+    assert source[1].startswith("title: Suspicious RDP logon\nlevel: high\n")
+    assert '&lt;b&gt;<span class="ctl">⟨U+202E⟩</span>' in source[1]
+    assert "Faux positifs connus de cette règle" in browser.get(f"/alerts/{an_alert(0).id}?lang=fr").text
+
+    assert browser.get(f"/api/alerts/{an_alert(0).id}").json()["rule"] == {
+        "description": RULE.description,
+        "falsepositives": list(RULE.falsepositives),
+        "references": list(RULE.references),
+        "source": RULE.source,
+    }
+    assert browser.get(f"/api/alerts/{an_alert(1).id}").json()["rule"] is None
+    assert "The rule as it is written" not in browser.get(f"/alerts/{an_alert(1).id}?lang=en").text
+    assert set(asked) == {an_alert(0).rule_id, "forgotten"}
+
+
+def test_without_rules_the_alert_page_is_as_before(browser: Browser, store: AlertStore) -> None:
+    put(store, an_alert(0))
+    assert browser.get(f"/api/alerts/{an_alert(0).id}").json()["rule"] is None
+    assert "Known false positives" not in browser.get(f"/alerts/{an_alert(0).id}").text
+
+
+@pytest.mark.parametrize(
+    ("reference", "may_be_a_link"),
+    [
+        ("https://example.org/a?b#c", True),
+        ("http://example.org", True),
+        ("HTTPS://example.org", True),
+        ("https:///no-host", False),
+        ("https://[half", False),
+        ("javascript:alert(1)", False),
+        ("data:text/html,x", False),
+        ("//example.org", False),
+        ("see https://example.org", False),
+        ("https://example.org/\u202egpj.exe", False),
+        ("java\nscript:alert(1)", False),
+        ("", False),
+    ],
+)
+def test_only_addresses_of_pages_become_links(reference: str, may_be_a_link: bool) -> None:
+    assert linkable(reference) is may_be_a_link
+
+
+def test_what_happened_and_why_come_before_the_decision_and_the_raw_line_after(
+    browser: Browser, store: AlertStore
+) -> None:
+    put(store, an_alert(0))
+    page = browser.get(f"/alerts/{an_alert(0).id}").text
+    places = [
+        page.index(f"<h2>{title}</h2>") for title in ("What happened", "Why the rule fired", "Decision", "Raw line")
+    ]
+    assert places == sorted(places)
+
+
 # The JSON API.
+
+
+def test_api_refuses_parameters_it_does_not_have(browser: Browser, store: AlertStore) -> None:
+    put(store, an_alert(0))
+    answer = browser.get("/api/alerts?hots=x&levle=high&limit=5")
+    assert (answer.status_code, answer.headers["content-type"]) == (422, "application/problem+json")
+    assert [fault["where"] for fault in answer.json()["errors"]] == ["query.hots", "query.levle"]
+    assert "there are: cursor, host, level, limit" in answer.json()["errors"][0]["message"]
+    for path in ("/api/pulse", "/api/hospitals", f"/api/alerts/{an_alert(0).id}", "/api/changes"):
+        assert browser.get(f"{path}?foo=bar").json()["errors"][0]["where"] == "query.foo"
+        assert browser.get(f"{path}?lang=fr").status_code == 200
+    posted = browser.post_json(f"/api/alerts/{an_alert(0).id}/decisions?foo=bar", {"status": "in_progress"})
+    assert posted.status_code == 422
+    assert store.journal(an_alert(0).id) == []
+
+
+def test_api_knows_the_words_of_the_page(browser: Browser, store: AlertStore) -> None:
+    put(store, an_alert(0), an_alert(1, rule_id="r1"), an_alert(2), an_alert(3))
+    store.decide(an_alert(2).id, Status.IN_PROGRESS, "", "x")
+    store.decide(an_alert(3).id, Status.CLOSED, "seen", "x")
+
+    def found(query: str) -> set[int]:
+        return {int(item["id"], 16) for item in browser.get(f"/api/alerts?{query}").json()["items"]}
+
+    assert found("rule=r1") == found("rule_id=r1") == found("rule=r1&rule_id=r1") == {1}
+    assert found("status=open") == {0, 1, 2}
+    assert found("status=all") == found("") == found("status=closed&status=all") == {0, 1, 2, 3}
+    assert found("status=open&status=closed") == {0, 1, 2, 3}
+    assert found("status=in_progress&status=closed") == {2, 3}
+    both = browser.get("/api/alerts?rule=r1&rule_id=r2")
+    assert (both.status_code, both.json()["errors"][0]["where"]) == (422, "query.rule")
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/", "/alerts/{id}", "/alerts/none", "/pulse", "/healthz", "/api/alerts", "/api/pulse", "/static/console.js"],
+)
+def test_head_is_get_without_the_body(browser: Browser, store: AlertStore, path: str) -> None:
+    put(store, an_alert(0))
+    path = path.format(id=an_alert(0).id)
+    got, head = browser.get(path), browser.ask("HEAD", path)
+    assert (head.status_code, head.content) == (got.status_code, b"")
+    for name in ("content-type", "content-length", "content-security-policy"):
+        assert head.headers[name] == got.headers[name]
+
+
+def test_head_writes_nothing(browser: Browser, store: AlertStore) -> None:
+    put(store, an_alert(0))
+    assert browser.ask("HEAD", f"/api/alerts/{an_alert(0).id}/decisions").status_code == 405
+    assert browser.ask("HEAD", "/analyst").status_code == 405
 
 
 def test_api_alerts_filter_and_page(browser: Browser, store: AlertStore) -> None:
@@ -729,6 +948,13 @@ def test_openapi_describes_the_api_and_no_cdn_page_is_served(browser: Browser) -
 
 def test_health(browser: Browser) -> None:
     assert browser.get("/healthz").json() == {"status": "ok"}
+
+
+def test_health_asks_the_store(browser: Browser, store: AlertStore) -> None:
+    store.close()
+    answer = browser.get("/healthz")
+    assert (answer.status_code, answer.headers["content-type"]) == (503, "application/problem+json")
+    assert answer.json()["detail"] == "The alert store cannot be read; the console's log says why."
 
 
 @pytest.mark.parametrize(

@@ -221,6 +221,8 @@ def test_it_works_without_javascript_and_on_a_narrow_screen(page: webdriver.Chro
         wait_for(lambda: page.find_elements(By.ID, "decision"))
         layout = page.execute_cdp_cmd("Page.getLayoutMetrics", {})
         assert layout["cssContentSize"]["width"] <= 400, json.dumps(layout)
+        tops = [page.find_element(By.CSS_SELECTOR, place).location["y"] for place in (".first", ".judge", ".rest")]
+        assert tops == sorted(tops), "what happened and why, then the decision, then the raw line"
         page.find_element(By.CSS_SELECTOR, "input[value=true_positive]").click()
         page.find_element(By.CSS_SELECTOR, "#decision button").click()
         wait_for(lambda: page.current_url.endswith("#journal"))

@@ -12,6 +12,7 @@ from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 
 from console.errors import ConsoleError
+from console.guard import HeadAsGet
 from console.serve import serve
 
 
@@ -40,6 +41,18 @@ def test_port_0_takes_a_free_port_and_says_which() -> None:
     with pytest.raises(OSError, match="refused"):
         ask(running.port)
     running.stop()
+
+
+def test_head_leaves_the_connection_fit_for_the_next_request() -> None:
+    with serve(HeadAsGet(APP), port=0) as running:
+        connection = http.client.HTTPConnection("127.0.0.1", running.port, timeout=5)
+        seen = []
+        for method in ("HEAD", "GET", "HEAD"):
+            connection.request(method, "/bell")
+            answer = connection.getresponse()
+            seen.append((answer.status, answer.getheader("content-length"), answer.read()))
+        connection.close()
+    assert seen == [(200, "4", b""), (200, "4", b"dong"), (200, "4", b"")]
 
 
 def test_a_port_can_be_served_again_at_once() -> None:

@@ -24,6 +24,8 @@ from console.visible import evidence_line, hidden, highlighted, marked_up, shown
         ("half \ud800 pair", "half ⟨U+D800⟩ pair"),
         ("tab\tand\nline", "tab\tand\nline"),
         ("carriage\rreturn\x7f", "carriage⟨CR⟩return⟨DEL⟩"),
+        ("one\r\ntwo\r\n", "one\ntwo\n"),
+        ("one\r\r\ntwo\n\r", "one⟨CR⟩\ntwo\n⟨CR⟩"),
     ],
 )
 def test_what_cannot_be_seen_is_named(text: str, seen: str) -> None:
@@ -67,6 +69,9 @@ def test_matched_values_are_marked_in_the_raw_line(line: str, values: list[str],
 def test_a_raw_line_shows_its_line_feeds_and_tabs() -> None:
     assert "↵\n" in highlighted("one\ntwo", [])
     assert "→\t" in highlighted("one\ttwo", [])
+    assert highlighted("one\r\ntwo", []) == highlighted("one\ntwo", []), "CRLF is one line end"
+    assert "⟨CR⟩" in highlighted("one\rtwo", [])
+    assert marked_up("one\r\ntwo<") == "one\ntwo&lt;"
 
 
 def test_evidence_is_one_short_line() -> None:

@@ -52,7 +52,43 @@ def test_check_counts_and_names(tmp_path: Path) -> None:
     assert f"{tmp_path / 'a.yml'}:9: Dump" in report.lines()[0]
     assert [item.rule.path.name for item in report.ungated] == ["b.yml"]
     assert [item.rule.path.name for item in report.slow] == ["c.yml"]
-    assert report.lines()[-1] == "3 rules run, 1 refused, 1 not run here, 1 slow, 1 without a gate"
+    assert (
+        report.lines()[-1]
+        == "3 rules run, 1 refused, 1 not run here, 1 slow, 1 without a gate, 0 out of reach of any format"
+    )
+
+
+def test_check_names_log_sources_that_no_format_gives(tmp_path: Path) -> None:
+    sources = [
+        "{product: windows, category: proces_creation}",
+        "{product: windows, category: process_creation}",
+        "{product: windows, category: registry_event}",
+        "{product: linux, service: auth}",
+        "{product: linux, category: process_creation}",
+        "{product: aws, service: cloudtrail}",
+        "{product: azure, service: signinlogs}",
+        "{product: azure, service: auditlogs}",
+        "{service: ssdh}",
+        "{product: window}",
+    ]
+    for number, source in enumerate(sources):
+        text = RULE.replace("00001", f"0010{number}").replace("{product: windows, category: process_creation}", source)
+        (tmp_path / f"{number}.yml").write_text(text)
+    report = check_rules([tmp_path])
+    assert report.ok
+    assert report.running == 10
+    assert report.unreachable == 5
+    assert [(str(group.logsource), len(group.rules), group.hint) for group in report.unreached] == [
+        ("_/_/ssdh", 1, "sshd"),
+        ("azure/_/_", 2, None),
+        ("window/_/_", 1, "windows"),
+        ("windows/proces_creation/_", 1, "process_creation"),
+    ]
+    assert report.lines()[-2] == (
+        f"{tmp_path / '0.yml'}: Dump: no format gives events of windows/proces_creation/_ "
+        "(did you mean process_creation?); only JSON that declares it does"
+    )
+    assert report.lines()[-1].endswith(", 5 out of reach of any format")
 
 
 def test_rule_tests_pass(tmp_path: Path) -> None:

@@ -6,10 +6,13 @@ import ast
 import base64
 from datetime import UTC, datetime
 from pathlib import Path
+from time import monotonic
 
 import polars as pl
 import pytest
+from structlog.testing import capture_logs
 
+from detections import bounded_regex
 from detections.atoms import atoms_of
 from detections.compile import CompiledRule, compile_rule
 from detections.load import load_rules
@@ -71,6 +74,14 @@ TABLE: list[tuple[str, dict[str, str | None], bool]] = [
     ("sel: {User: İ}", {"User": "İ"}, True),
     ("sel: {User: İstanbul}", {"User": "i̇stanbul"}, True),
     ("sel: {User: ΟΔΟΣ}", {"User": "οδος"}, True),  # the final sigma
+    ("sel: {User|contains: ΟΔΟΣ}", {"User": "ΟΔΟΣ.EXE"}, True),  # final here, and not in the next
+    ("sel: {User|contains: ΟΔΟΣ}", {"User": "ΟΔΟΣΑ"}, True),
+    ("sel: {User|startswith: οδος}", {"User": "ΟΔΟΣΑ"}, True),
+    ("sel: {User: 'ο*ς'}", {"User": "ΟΔΟΣ"}, True),
+    ("sel: {User|contains: [ΟΔΟΣ, ΛΟΓΟΣ]}", {"User": "λογοσ"}, True),
+    ("sel: {User|cased: οδος}", {"User": "οδοσ"}, False),
+    ("sel: {User|fieldref|startswith: Target}", {"User": "ΟΔΟΣΑ", "Target": "ΟΔΟΣ"}, True),
+    ("sel: [ΟΔΟΣ]", {"Any": "ΟΔΟΣΑ"}, True),
     ("sel: {Image|cased: Cmd}", {"Image": "Cmd"}, True),
     ("sel: {Image|cased: Cmd}", {"Image": "cmd"}, False),
     ("sel: {Image|contains|cased: Cmd}", {"Image": "xCmdx"}, True),
@@ -353,7 +364,9 @@ REFUSED: list[tuple[str, str, str]] = [
     ("sel: {A: []}", "sel", "empty list"),
     ("sel: ['*']", "sel", "every event"),
     ("sel: [null]", "sel", "needs a field"),
-    ("sel: {A|re: '(a+)+(?!b)'}", "sel", "no time bound"),
+    ("sel: {A|re: '(a+)+(?!b)'}", "sel", "exponential time"),
+    (f"sel: {{A: '{'?' * 60_000}'}}", "sel", "too large a regex"),
+    (f"sel: ['a{'?' * 60_000}z']", "sel", "too large a regex"),
     ("sel: {A: x}", "sel or not sel2", "names 'sel2'"),
 ]
 
@@ -389,6 +402,44 @@ def test_slow_and_ungated_are_known(tmp_path: Path) -> None:
     ungated = compile_rule(write_rule(tmp_path, "sel: {Image: a}", "not sel"))
     assert isinstance(ungated, CompiledRule)
     assert ungated.ungated
+
+
+def test_a_text_with_wildcards_that_is_refused_is_not_quoted_in_full(tmp_path: Path) -> None:
+    refusal = compile_rule(write_rule(tmp_path, f"sel: {{A: '{'?' * 60_000}'}}"))
+    assert isinstance(refusal, Refusal)
+    assert len(refusal.reason) < 500
+
+
+HOSTILE = "a" * 60 + "b"
+"""What `(a|aa)+$` tries in more ways than there are atoms, since the end never comes."""
+
+
+def test_a_value_that_takes_too_long_is_no_match_and_told_once(tmp_path: Path) -> None:
+    plan = Plan.build([write_rule(tmp_path, "sel: {Image|re: '(?=a)(a|aa)+$'}")])
+    assert not plan.refused
+    assert plan.given_up == {}
+    events: list[dict[str, str | None]] = [{"Image": HOSTILE}, {"Image": "baaa"}, {"Image": None}]
+    started = monotonic()
+    with capture_logs() as logs:
+        found = plan.match(frame_of(events))
+        plan.match(frame_of(events))
+    assert monotonic() - started < 2
+    assert found.get_column("event_id").to_list() == ["e1"]
+    assert sum(plan.given_up.values()) == 2
+    (told,) = logs
+    assert (told["log_level"], told["rule"], told["values"]) == ("warning", "T", 1)
+    assert "(a|aa)+$" in told["reason"]
+
+
+def test_many_hostile_values_take_bounded_time_and_do_not_hide_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bounded_regex, "BATCH_SECONDS", 0.1)
+    monkeypatch.setattr(bounded_regex, "HASTY_SECONDS", 0.005)
+    search = bounded_regex.BoundedRegex("(?=a)(a|aa)+$")
+    started = monotonic()
+    found = search.search([*[HOSTILE] * 100, "baaa"])
+    assert monotonic() - started < 2.5  # of 100 values, two or three take 50 ms
+    assert found == [*[False] * 100, True]
+    assert search.given_up == 100
 
 
 def test_slow_regex_looks_at_a_bounded_length(tmp_path: Path) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
+from time import monotonic
 
 import pytest
 
@@ -74,6 +76,10 @@ FAULTS: list[tuple[str | bytes, int | None, str]] = [
     (GOOD.replace("{TargetImage|endswith: lsass.exe}", "{}"), 6, "empty"),
     (GOOD + "action: nothing\n", 1, "unknown action"),
     (GOOD.replace("status: test", "date: 2024-13-45"), None, ""),
+    ("", 1, "no rule in this file"),
+    ("# nothing yet\n---\n", 1, "no rule in this file"),
+    ("action: global\ntitle: T\n", 1, "no rule in this file"),
+    (GOOD + "x: &x [*x]\n", 9, "stands within what it names"),
     ("title: T\ndetection: " + "[" * 3000 + "]" * 3000 + "\n", None, ""),
 ]
 
@@ -90,6 +96,40 @@ def test_a_fault_is_named_and_the_others_load(tmp_path: Path, text: str | bytes,
     if line is not None:
         assert refusal.line == line
         assert str(refusal).startswith(f"{bad}:{line}: ")
+
+
+def test_aliases_that_write_out_to_too_much_are_refused_at_once(tmp_path: Path) -> None:
+    bomb = "l0: &l0 [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
+        f"l{level}: &l{level} [{', '.join([f'*l{level - 1}'] * 10)}]\n" for level in range(1, 12)
+    )
+    started = monotonic()
+    pack = load_rules([write(tmp_path, GOOD + bomb)])
+    assert monotonic() - started < 2
+    (refusal,) = pack.refused
+    assert "aliases" in refusal.reason
+    assert refusal.line is not None
+    assert refusal.line > 9
+
+
+def test_aliases_may_be_used(tmp_path: Path) -> None:
+    text = GOOD.replace("sel: {", "other: &other {User: a}\n  again: *other\n  sel: {")
+    assert len(load_rules([write(tmp_path, text)]).rules) == 1
+
+
+def test_what_is_named_like_a_rule_and_is_no_file_is_named(tmp_path: Path) -> None:
+    write(tmp_path, GOOD, "good.yml")
+    (tmp_path / "dangling.yml").symlink_to(tmp_path / "nowhere.yml")
+    (tmp_path / "itself.yml").symlink_to(tmp_path / "itself.yml")
+    (tmp_path / "folder.yml").mkdir()
+    os.mkfifo(tmp_path / "pipe.yml")  # reading it would wait for ever
+    pack = load_rules([tmp_path])
+    assert len(pack.rules) == 1
+    assert {refusal.path.name: refusal.reason for refusal in pack.refused} == {
+        "dangling.yml": "cannot be read: a link to a file that does not exist",
+        "folder.yml": "a folder that is named like a rule file",
+        "itself.yml": "cannot be read: a link to a file that does not exist",
+        "pipe.yml": "not a file",
+    }
 
 
 def test_the_documents_before_a_broken_one_load(tmp_path: Path) -> None:

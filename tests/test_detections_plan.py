@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
@@ -202,6 +203,79 @@ def test_blind_rules_are_named(plan: Plan) -> None:
 
 def test_ungated_rules_are_named(plan: Plan) -> None:
     assert [compiled.rule.title for compiled in plan.ungated] == ["Without keyword too"]
+
+
+TELLING = [
+    ("words: [backdoor]", "backdoor", True),
+    ("words: [aaa]", "aaa", False),
+    ("words: [abcd]", "abcd", False),
+    ("words: [abcde]", "abcde", True),
+    ("words: ['a-b']", "a-b", True),
+    ("words: [' aaa ']", "x aaa x", True),
+    ("words: ['a*b']", "axxb", False),
+    ("words: ['abc*de']", "abcxde", True),
+    ("words: {'|re': 'a+b'}", "aab", True),
+    ("words: [aaa, backdoor]", "aaa", False),  # of a list, those that tell something
+    ("words: [aaa, backdoor]", "backdoor", True),
+    ("words: {'|all': [aaa, backdoor]}", "aaa backdoor", True),
+    ("words: {'|all': [aaa, backdoor]}", "backdoor", False),
+]
+
+
+@pytest.mark.parametrize(("detection", "line", "expected"), TELLING)
+def test_lines_of_no_known_format_meet_telling_keywords_only(
+    tmp_path: Path, detection: str, line: str, expected: bool
+) -> None:
+    path = tmp_path / "r.yml"
+    path.write_text(f"title: R\nlogsource: {{product: cisco}}\ndetection: {{{detection}, condition: words}}\n")
+    built = Plan.build(load_rules([path]).rules)
+    assert (built.match(frame([{}], UNKNOWN, original=line)).height == 1) is expected
+    known = "aaa" if detection.startswith("words: [aaa]") else line
+    assert (built.match(frame([{}], LogSource("cisco", None, "aaa"), original=known)).height == 1) is (
+        expected or line in {"aaa", "abcd", "axxb"}
+    )
+
+
+@pytest.mark.parametrize(
+    ("condition", "line", "expected"),
+    [
+        ("short and long", "aaa backdoor", True),
+        ("short and long", "backdoor", False),
+        ("long and not short", "backdoor", True),
+        ("long and not short", "backdoor aaa", False),
+        ("short and not long", "aaa", False),
+        ("(long or short) and other", "aaa bbb", False),
+        ("(long or short) and other", "backdoor bbb", True),
+    ],
+)
+def test_short_keywords_still_count_beside_a_telling_one(
+    tmp_path: Path, condition: str, line: str, expected: bool
+) -> None:
+    path = tmp_path / "r.yml"
+    path.write_text(
+        "title: R\nlogsource: {product: cisco}\n"
+        f"detection: {{short: [aaa], long: [backdoor], other: [bbb], condition: {condition}}}\n"
+    )
+    built = Plan.build(load_rules([path]).rules)
+    assert (built.match(frame([{}], UNKNOWN, original=line)).height == 1) is expected
+
+
+def test_splitting_stops_before_buckets_get_small(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
+    events: list[dict[str, str | None]] = [
+        {"EventID": str(number % 60), "Provider_Name": f"p{number % 59}", "Channel": "Security"}
+        for number in range(1200)
+    ]
+    split: list[int] = []
+    kept = plan_module._buckets
+
+    def counted(events: pl.DataFrame, start: int, names: Mapping[str, str]) -> Iterator[plan_module._Bucket]:
+        buckets = list(kept(events, start, names))
+        split.append(len(buckets))
+        return iter(buckets)
+
+    monkeypatch.setattr(plan_module, "_buckets", counted)
+    plan.match(frame(events))
+    assert split == [60]
 
 
 def test_registry_umbrella_meets_its_categories(tmp_path: Path) -> None:

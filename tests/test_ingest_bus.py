@@ -298,6 +298,29 @@ def test_a_commit_for_a_foreign_partition_is_refused(place: Place, bus: Bus, top
         subscription.commit({Partition("tocsin.elsewhere", 0): 1})
 
 
+def test_ends_are_the_next_offsets_and_do_not_depend_on_reading(place: Place, bus: Bus, topic: str) -> None:
+    other = f"{topic}-other"
+    bus.ensure_topics([other])
+    begun = bus.ends([topic, other])
+    assert {partition.topic for partition in begun} == {topic, other}
+    assert set(begun.values()) == {0}
+    positions = bus.publish([Message(topic, f"k{number}", b"x") for number in range(20)])
+    grown = begun | {Partition(at.topic, at.partition): 0 for at in positions}
+    for at in positions:
+        grown[Partition(at.topic, at.partition)] += 1
+    assert bus.ends([topic, other]) == grown
+    assert bus.ends([other]) == {partition: 0 for partition in begun if partition.topic == other}
+    assert place.open().ends([topic, other]) == grown
+
+
+def test_ends_of_a_topic_that_is_not_there_are_an_error(bus: Bus, topic: str) -> None:
+    with pytest.raises(BusError, match="ends: topic no-such-topic does not exist"):
+        bus.ends([topic, "no-such-topic"])
+    bus.close()
+    with pytest.raises(BusError, match="closed"):
+        bus.ends([topic])
+
+
 def test_closed_means_closed(place: Place, bus: Bus, topic: str) -> None:
     subscription = place.join(bus, "g", topic)
     subscription.close()
@@ -336,6 +359,7 @@ def test_an_outage_is_an_error_in_bounded_time_and_passes(own_broker: KafkaBroke
     for act in (
         lambda: bus.publish([Message(topic, "k", b"lost?")]),
         lambda: bus.ensure_topics([topic]),
+        lambda: bus.ends([topic]),
         lambda: bus.subscribe("other", [topic]),
         subscription.lag,
         lambda: subscription.commit(committed),

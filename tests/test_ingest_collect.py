@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import socket
 import struct
@@ -20,11 +21,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ingest.batching import Batch, Batcher
-from ingest.bus import TOPIC_RAW, Bus, BusError, Message, Position, Record, StartAt, Subscription
+from ingest.bus import TOPIC_RAW, Bus, BusError, Message, Partition, Position, Record, StartAt, Subscription
 from ingest.bus_embedded import EmbeddedBus
 from ingest.collect import SMALL_BATCH, Collector, UndeliveredError
 from ingest.framing import MARK_BROKEN, MARK_CUT, MARK_UNTERMINATED, Lines, mark_truncated
-from ingest.listeners import ListenError, ListenerSettings, ListenerStats
+from ingest.listeners import ListenError, ListenerSettings, ListenerStats, bind
 from ingest.rawbatch import RAW_SCHEMA, RawLine, decode_record, encode_lines
 
 NOON = datetime(2026, 11, 23, 12, 0, 0, 123456, UTC)
@@ -46,6 +47,9 @@ class MemoryBus:
         return [Position(message.topic, 0, index) for index, message in enumerate(messages)]
 
     def subscribe(self, group: str, topics: Sequence[str], start_at: StartAt | None = None) -> Subscription:
+        raise NotImplementedError
+
+    def ends(self, topics: Sequence[str]) -> dict[Partition, int]:
         raise NotImplementedError
 
     def close(self) -> None:
@@ -276,6 +280,36 @@ def test_datagrams_that_the_kernel_drops_are_counted(monkeypatch: pytest.MonkeyP
     stats = asyncio.run(scenario()).stats().listeners["udp"]
     assert stats.kernel_dropped > 0
     assert stats.frames + stats.kernel_dropped == 200
+
+
+class FailingSocket(socket.socket):
+    """A UDP socket whose third read fails, as when the kernel has no memory for it."""
+
+    reads = 0
+
+    def recvfrom_into(self, buffer: bytearray) -> tuple[int, tuple[str, int]]:  # type: ignore[override]
+        self.reads += 1
+        if self.reads == 3:
+            raise OSError(errno.ENOBUFS, "No buffer space available")
+        return super().recvfrom_into(buffer)
+
+
+def test_a_failing_read_keeps_the_datagrams_before_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    bus = MemoryBus()
+
+    async def bind_failing(settings: ListenerSettings, kind: socket.SocketKind) -> socket.socket:
+        bound = await bind(settings, kind)
+        return FailingSocket(fileno=bound.detach())
+
+    monkeypatch.setattr("ingest.udp_listener.bind", bind_failing)
+
+    async def scenario() -> None:
+        async with collecting(Collector(bus, [udp()])) as collector:
+            send_datagrams(collector, b"<13>one", b"<13>two", b"<13>three")
+            await until(lambda: collector.stats().listeners["udp"].frames == 3)
+
+    asyncio.run(scenario())
+    assert bus.lines() == [b"<13>one", b"<13>two", b"<13>three"]
 
 
 def test_stop_reads_what_is_already_in() -> None:

@@ -15,6 +15,8 @@ from itertools import pairwise
 from pathlib import Path
 
 import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -171,6 +173,72 @@ def test_parquet_of_the_lake_gives_its_lines_under_their_ids(tmp_path: Path) -> 
         {"line": b"<34>x", "received": then, "mark": None, "tenant": None, "peer": None, "event.id": "tocsin.raw:0:7:0"}
     ]
     assert batch.raw.schema == {**RAW_SCHEMA, "event.id": pl.String()}
+
+
+def test_parquet_rows_without_a_raw_line_are_not_lost(tmp_path: Path) -> None:
+    frame = pl.DataFrame({"event.id": ["a", "b"], "event.original": ["<34>x", None], "EventID": ["1", "2"]})
+    frame.write_parquet(tmp_path / "x.parquet")
+    batches, problems = read(tmp_path / "x.parquet")
+    assert problems == []
+    assert [json.loads(line)["EventID"] for line in lines(batches)] == ["1", "2"]
+
+
+UNSPEAKABLE: dict[str, tuple[pa.Array[pa.Scalar[pa.DataType]], object]] = {
+    # what Python's datetime or UTF-8 cannot hold: column, and the value that comes out (None: any)
+    "nanoseconds": (pa.array([1_785_931_200_123_456_789], pa.timestamp("ns")), "2026-08-05T12:00:00.123456"),
+    "zoned nanoseconds": (pa.array([1], pa.timestamp("ns", "Nowhere/Known")), "1970-01-01T00:00:00+00:00"),
+    "nanoseconds of a day": (pa.array([3_600_000_000_001], pa.time64("ns")), "01:00:00"),
+    "a duration": (pa.array([1_000_000_001], pa.duration("ns")), "0:00:01"),
+    "a far time": (pa.array([2**61], pa.timestamp("us")), "<value out of range: 2305843009213693952>"),
+    "a far zoned time": (pa.array([400_000_000_000], pa.timestamp("s", "Europe/Paris")), None),
+    "a far date": (pa.array([2**30], pa.date32()), "<value out of range: 1073741824>"),
+    "deep": (pa.array([{"x": [1_001]}], pa.struct([("x", pa.list_(pa.timestamp("ns")))])), None),
+    "a map": (pa.array([[("a", 1_001)]], pa.map_(pa.string(), pa.timestamp("ns"))), None),
+    "a dictionary": (pa.array([1_001], pa.timestamp("ns")).dictionary_encode(), "1970-01-01T00:00:00.000001"),
+    "not UTF-8": (
+        pa.Array.from_buffers(pa.string(), 1, [None, pa.py_buffer(bytes(4) + b"\2\0\0\0"), pa.py_buffer(b"\xffa")]),
+        "\\xffa",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", UNSPEAKABLE)
+def test_parquet_values_that_python_cannot_hold_are_read(name: str, tmp_path: Path) -> None:
+    column, expected = UNSPEAKABLE[name]
+    pq.write_table(pa.table({"EventID": [1], "value": column}), tmp_path / "x.parquet")
+    batches, problems = read(tmp_path / "x.parquet")
+    assert problems == []
+    (record,) = [json.loads(line) for line in lines(batches)]
+    assert record["EventID"] == 1
+    assert record["value"] == expected if expected is not None else record["value"]
+
+
+@pytest.mark.parametrize("created", [[1.5], ["yesterday"], [True], [{"a": 1}]])
+def test_parquet_with_the_lakes_names_and_other_types_is_read(created: list[object], tmp_path: Path) -> None:
+    frame = pl.DataFrame({"event.id": ["1"], "event.original": ["<34>x"], "event.created": created})
+    frame.write_parquet(tmp_path / "x.parquet")
+    batches, problems = read(tmp_path / "x.parquet")
+    assert problems == []
+    assert b"<34>x" in lines(batches)[0]
+    frame = pl.DataFrame({"event.id": [1], "event.original": [[1]], "event.created": created})
+    frame.write_parquet(tmp_path / "x.parquet")
+    batches, problems = read(tmp_path / "x.parquet")
+    assert (len(lines(batches)), problems) == (1, [])
+
+
+def test_an_integer_too_long_for_python_stays_as_its_digits(tmp_path: Path) -> None:
+    digits = "9" * 5_000
+    (tmp_path / "x.json").write_text('[{"EventID": 1, "n": [' + digits + ']},\n{"EventID": 2}]')
+    batches, problems = read(tmp_path / "x.json")
+    assert problems == []
+    assert [json.loads(line) for line in lines(batches)] == [{"EventID": "1", "n": [digits]}, {"EventID": 2}]
+
+
+def test_a_table_whose_header_is_too_long_is_reported(tmp_path: Path) -> None:
+    (tmp_path / "x.csv").write_text("a" * 140_000 + ",b\n1,2\n")
+    batches, (problem,) = read(tmp_path / "x.csv")
+    assert batches == []
+    assert (problem.kind, problem.reason[:21]) == ("unreadable", "broken table: header:")
 
 
 DAMAGED: dict[str, tuple[bytes, list[bytes], str]] = {

@@ -32,6 +32,8 @@ HEADERS: list[tuple[bytes, str | None, str | None, str | None, datetime, str]] =
      datetime(2026, 2, 28, 8, tzinfo=UTC), "hello"),
     (b'<34>1 2026-02-28T10:00:00Z web01 app - - [a@1 b="c\\] \\" d"][e@1 f="]"] hello', "web01", "app", None,
      datetime(2026, 2, 28, 10, tzinfo=UTC), "hello"),
+    (b"<34>1 2026-02-28T10:00:00Z web01 app - - - a#011b", "web01", "app", None,
+     datetime(2026, 2, 28, 10, tzinfo=UTC), "a\tb"),
     (b"<34>1 - - app - - -", None, "app", None, NOW, ""),
     # RFC 3164 and its dialects
     (b"<13>Feb 28 10:00:00 web01 app[7]: hello", "web01", "app", "7", datetime(2026, 2, 28, 10, tzinfo=UTC), "hello"),

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import json
+import time
 from datetime import UTC, datetime
 
 import polars as pl
 import pytest
 
 from ingest.envelope import EVENT_ID
+from ingest.formats.windows_xml import event_fields
 from ingest.logsource import LogSource
 from ingest.parse import parse
 from ingest.rawbatch import RAW_SCHEMA
@@ -278,3 +280,51 @@ def test_characters_that_xml_forbids_are_replaced_and_remarked() -> None:
 def test_entities_that_every_xml_has_are_expanded() -> None:
     row = read(XML.replace("C:\\a.exe", "&lt;!DOCTYPE a&gt; &amp;&#65;").encode())[1]
     assert row["Image"] == "<!DOCTYPE a> &A"
+
+
+def test_an_empty_data_element_is_empty_and_not_absent() -> None:
+    xml = (
+        "<Event><System><EventID>1</EventID><Channel>Security</Channel></System><EventData>"
+        "<Data Name='CommandLine'></Data><Data Name='Image'/><Data Name='User'>x</Data></EventData></Event>"
+    )
+    _, row = read(xml.encode())
+    assert (row["CommandLine"], row["Image"], row["User"]) == ("", "", "x")
+
+
+@pytest.mark.parametrize(
+    "start",
+    [
+        "",
+        "<?xml version='1.0'?>",
+        "<?xml version='1.0'?><!-- <Event> <!DOCTYPE a> -->",
+        "<?xml version='1.0'?><!-- \x01 <Event> -->",
+        "<?a <!DOCTYPE [ ?>",
+    ],
+)
+@pytest.mark.parametrize("doctype", ["Event [", "Event SYSTEM '[>' [", "Event\n[", "Event PUBLIC 'x' '[' ["])
+def test_a_document_type_is_refused_wherever_it_stands(start: str, doctype: str) -> None:
+    xml = f"{start}<!DOCTYPE {doctype}<!ENTITY a 'aaaa'>]><Event><EventData><Data>&a;</Data></EventData></Event>"
+    assert event_fields(xml) == (None, "XML with a document type declaration refused")
+    assert event_fields(f"{start}<!DOCTYPE Event><Event/>")[0] is None
+
+
+def test_a_declaration_within_cdata_is_text() -> None:
+    xml = (
+        "<Event><System><EventID>1</EventID><Channel>Security</Channel></System><EventData>"
+        "<Data Name='CommandLine'><![CDATA[<!DOCTYPE a [<!ENTITY b 'c'>]>]]></Data></EventData></Event>"
+    )
+    _, row = read(xml.encode())
+    assert row["CommandLine"] == "<!DOCTYPE a [<!ENTITY b 'c'>]>"
+
+
+def test_a_document_type_hidden_behind_an_instruction_expands_nothing() -> None:
+    entities = "".join(f'<!ENTITY e{level} "{f"&e{level - 1};" * 10}">' for level in range(1, 7))
+    document = f'<?xml-x <Event ?><!DOCTYPE Event [<!ENTITY e0 "aaaaaaaaaa">{entities}]>'
+    document += "<Event><EventData><Data Name='a'>&e6;</Data></EventData></Event>"
+    started = time.perf_counter()
+    for _ in range(20):
+        logsource, row = read(document.encode())
+    assert time.perf_counter() - started < 1
+    assert logsource.unknown
+    assert "refused" in str(row["error.message"])
+    assert "a" not in row

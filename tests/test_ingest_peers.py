@@ -16,7 +16,7 @@ from typing import Literal
 
 import pytest
 
-from ingest.bus import Message, Position, Record, StartAt, Subscription
+from ingest.bus import Message, Partition, Position, Record, StartAt, Subscription
 from ingest.collect import Collector
 from ingest.listeners import ListenerSettings, ListenerStats
 from ingest.rawbatch import decode_record
@@ -44,6 +44,9 @@ class MemoryBus:
         return [Position(message.topic, 0, 0) for message in messages]
 
     def subscribe(self, group: str, topics: Sequence[str], start_at: StartAt | None = None) -> Subscription:
+        raise NotImplementedError
+
+    def ends(self, topics: Sequence[str]) -> dict[Partition, int]:
         raise NotImplementedError
 
     def close(self) -> None:

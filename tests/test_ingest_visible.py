@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ingest.visible import visible
+from console.visible import hidden as hidden_on_a_page
+from ingest.visible import hidden, visible
 
 
 @pytest.mark.parametrize(
@@ -34,3 +35,9 @@ def test_line_breaks_stay_where_they_are_wanted() -> None:
 @given(st.text())
 def test_nothing_that_is_shown_can_act(text: str) -> None:
     assert all(character.isprintable() or unicodedata.category(character) == "Zs" for character in visible(text))
+
+
+@given(st.characters())
+def test_terminals_and_pages_agree_on_what_is_hidden(character: str) -> None:
+    assert hidden(character) == (visible(character) != character)
+    assert hidden_on_a_page(character) == (hidden(character) and character not in "\t\n")

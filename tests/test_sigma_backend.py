@@ -61,7 +61,21 @@ def test_default_is_an_expression() -> None:
 
 
 def test_filter_is_a_statement() -> None:
-    assert convert(RULE, "filter") == [f"df.filter(\n    {CODE}\n)"]
+    missing = 'pl.lit(None, pl.String).alias(name) for name in ["Image"] if name not in df.columns'
+    (code,) = convert(RULE, "filter")
+    assert code == f"df.with_columns({missing}).filter(\n    {CODE}\n)"
+    assert convert(RULE.replace(r"{Image|endswith: '\mimikatz.exe'}", "[mimikatz]"), "filter")[0].startswith(
+        "df.filter("
+    )
+
+
+@pytest.mark.parametrize(
+    ("detection", "expected"), [("{Image|endswith: x, Problem: null}", 1), ("{Image|endswith: x, Problem: y}", 0)]
+)
+def test_a_statement_takes_a_missing_column_as_null(detection: str, expected: int) -> None:
+    (code,) = convert(RULE.replace(r"{Image|endswith: '\mimikatz.exe'}", detection), "filter")
+    df = pl.DataFrame({"Image": ["x", "y"]})
+    assert eval(code, {"pl": pl, "df": df}).height == expected  # noqa: S307 - the code just converted
 
 
 def test_pipelines_apply() -> None:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from storage.alert import Alert, Level
-from storage.alert_codec import decode_alert, encode_alert, visible
+from storage.alert_codec import decode_alert, encode_alert, storable
 from storage.errors import AlertDecodeError
 
 NOON = datetime(2026, 8, 27, 12, 0, 0, 123456, tzinfo=UTC)
@@ -55,7 +55,7 @@ def test_lone_surrogates_are_written_out() -> None:
     )
     assert decoded.rule_id == "file\\udc80\\ud800.exe"
     assert decoded.event == {"file\\udc80\\ud800.exe": "v"}
-    assert visible("déjà \U0001f514") == "déjà \U0001f514"
+    assert storable("déjà \U0001f514") == "déjà \U0001f514"
 
 
 @given(st.binary(max_size=200))

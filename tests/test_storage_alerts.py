@@ -310,6 +310,32 @@ def test_the_marker_changes_with_every_change_and_only_then(store: AlertStore) -
     assert store.marker == marks[-1]
 
 
+def test_the_marker_does_not_count_what_was_rolled_back(store: AlertStore) -> None:
+    store.record([alert(1)], {})
+    before = store.marker
+    with pytest.raises(StoreError):
+        store.record([alert(2)], {ALERTS: 2**70})
+    assert store.marker == before
+    assert store.record([alert(2)], {ALERTS: 2}) == 1
+    assert store.marker != before
+    assert numbers(store.queue(EVERYTHING).items) == [2, 1]
+
+
+def test_the_marker_is_never_ahead_of_what_a_reader_sees(store: AlertStore) -> None:
+    def look() -> list[tuple[int, int]]:
+        found: list[tuple[int, int]] = []
+        while not found or found[-1][1] < 100:
+            promised = int(store.marker.split(".")[0])
+            found.append((promised, store.counts(EVERYTHING).total))
+        return found
+
+    with ThreadPoolExecutor(1) as pool:
+        looks = pool.submit(look)
+        for number in range(100):
+            store.record([alert(number)], {ALERTS: number + 1})
+    assert [(promised, seen) for promised, seen in looks.result() if promised > seen] == []
+
+
 def test_export_is_read_by_other_tools(store: AlertStore, tmp_path: Path) -> None:
     store.record([alert(1), alert(2)], {})
     store.decide(alert(2).id, Status.CLOSED, "done", "alice")

@@ -23,8 +23,11 @@ from hypothesis import strategies as st
 from ingest.bus import Partition, Position
 from ingest.envelope import ENVELOPE, EventFrame
 from ingest.logsource import UNKNOWN, LogSource
+from storage import lake_rest, lake_scan, lake_table, lake_writer
 from storage.errors import LakeError
 from storage.lake import Lake
+from storage.lake_columns import FIXED_COLUMNS, encode_name
+from storage.lake_rest import MAX_COLUMNS, REST
 from storage.lake_table import CHECKPOINT_EVERY
 from storage.lake_writer import LakeWriter
 
@@ -308,6 +311,151 @@ def test_offsets_survive_checkpoints(lake: Lake) -> None:
     assert list((table / "_delta_log").glob("*.checkpoint.parquet"))
     store(lake, frame(7, {"A": ["x"]}), offset=7)
     assert lake.count() == CHECKPOINT_EVERY + 2
+
+
+# More fields and more tables than fit
+
+
+def fields_of(lake: Lake) -> dict[str, dict[str, str]]:
+    """Of each event its fields that have a value."""
+    return {
+        event["event.id"]: {name: event[name] for name in part.fields if event[name] is not None}
+        for part in lake.read()
+        for event in part.events.iter_rows(named=True)
+    }
+
+
+def table_of(lake: Lake) -> Path:
+    return lake.path / "events" / "windows.process_creation.sysmon"
+
+
+def test_a_table_has_a_ceiling_of_columns_and_loses_no_field(lake: Lake) -> None:
+    writer = lake.writer()
+    for offset in range(3):
+        keys = {f"{offset} key {number}": [str(number)] for number in range(1000)}
+        writer.add([frame(offset, {"Image": ["x.exe"], **keys})], Position(TOPIC, 0, offset))
+    writer.flush()
+    store(lake, frame(3, {"Image": ["y.exe"], "2 KEY 999": ["late"], "fields.rest": ["own"]}), offset=3)
+    assert len(DeltaTable(str(table_of(lake))).schema().fields) == MAX_COLUMNS
+    read = fields_of(lake)
+    for offset in range(3):
+        wanted = {f"{offset} key {number}": str(number) for number in range(1000)} | {"Image": "x.exe"}
+        assert read[f"{TOPIC}:0:{offset}:0"] == wanted
+    late = read[f"{TOPIC}:0:3:0"]
+    assert {name.lower(): value for name, value in late.items()} == {
+        "image": "y.exe",
+        "2 key 999": "late",
+        "fields.rest": "own",
+    }
+    (found,) = lake.find([f"{TOPIC}:0:2:0"])
+    assert found["2 key 999"] == "999"
+    packed = f"""json_extract_string("{REST}", '$."2 key 999"')"""
+    sql = f'SELECT {packed} FROM "{table_of(lake).name}" WHERE "bus.offset" = 2'  # noqa: S608 - names of this test
+    assert lake.query(sql).item() == "999"
+
+
+FIELD_NAMES = st.text(st.characters(exclude_categories=["Cs"]), max_size=4)
+ROWS = st.lists(
+    st.dictionaries(FIELD_NAMES, st.text(st.characters(exclude_categories=["Cs"]), max_size=3), max_size=6), min_size=1
+)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(ROWS, min_size=1, max_size=4), st.integers(0, 8), st.sampled_from([1, 60, 10**6]))
+def test_every_field_comes_back_whatever_fits(records: list[list[dict[str, str]]], room: int, cells: int) -> None:
+    spelling: dict[str, str] = {}  # one spelling a field: which one of several is kept is not the matter here
+    with TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(lake_table, "MAX_COLUMNS", len(FIXED_COLUMNS) + 1 + room)
+        for module in (lake_table, lake_scan, lake_rest):
+            patch.setattr(module, "MAX_CELLS", cells)
+        lake = Lake(Path(folder))
+        writer = lake.writer()
+        wanted: dict[str, dict[str, str]] = {}
+        for offset, rows in enumerate(records):
+            alike = [{spelling.setdefault(encode_name(k).lower(), k): v for k, v in row.items()} for row in rows]
+            names = list(dict.fromkeys(name for row in alike for name in row)) or ["none"]
+            given = frame(offset, {name: [row.get(name) for row in alike] for name in names})
+            wanted |= dict(zip(given.events["event.id"], alike, strict=True))
+            writer.add([given], Position(TOPIC, 0, offset))
+            if offset % 2:
+                writer.flush()
+        writer.flush()
+        assert fields_of(lake) == wanted
+        assert len(DeltaTable(str(table_of(lake))).schema().fields) <= len(FIXED_COLUMNS) + 1 + room
+
+
+def test_an_append_writes_only_the_columns_that_have_values(lake: Lake) -> None:
+    store(lake, frame(0, {f"key{number}": ["x"] for number in range(300)}))
+    before = set(table_of(lake).rglob("*.parquet"))
+    store(lake, frame(1, {"key7": ["y"], "key8": [None]}), offset=1)
+    (written,) = set(table_of(lake).rglob("*.parquet")) - before
+    assert set(pl.read_parquet_schema(written)) - set(FIXED_COLUMNS) == {"key7"}
+    assert pl.read_delta(str(table_of(lake))).sort("bus.offset")["key8"].to_list() == ["x", None]
+    assert DeltaTable(str(table_of(lake))).optimize.compact()["numFilesRemoved"] == 2
+    assert fields_of(lake)[f"{TOPIC}:0:1:0"] == {"key7": "y"}
+    assert len(fields_of(lake)[f"{TOPIC}:0:0:0"]) == 300
+
+
+def test_frames_too_wide_for_their_rows_are_cut(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lake_table, "MAX_COLUMNS", len(FIXED_COLUMNS) + 1)
+    writer = lake.writer()
+    for offset in range(20):
+        writer.add([frame(offset, {f"key{offset}": ["x"]})], Position(TOPIC, 0, offset))
+    writer.flush()
+    monkeypatch.setattr(lake_rest, "MAX_CELLS", 200)
+    parts = list(lake.read())
+    assert len(parts) > 1
+    assert all(part.events.height * part.events.width <= 200 for part in parts)
+    assert sorted(name for part in parts for name in part.fields) == sorted(f"key{offset}" for offset in range(20))
+
+
+def test_many_records_of_different_columns_are_written_in_bounded_frames(
+    lake: Lake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lake_table, "MAX_CELLS", 200)
+    writer = lake.writer()
+    for offset in range(20):
+        writer.add([frame(offset, {f"key{offset}": ["x"]})], Position(TOPIC, 0, offset))
+    writer.flush()
+    files = list(table_of(lake).rglob("part-*.parquet"))
+    assert 1 < len(files) < 20
+    assert DeltaTable(str(table_of(lake))).version() == 2  # made, columns added, all rows in one commit
+    assert len(fields_of(lake)) == 20
+
+
+def test_a_writer_keeps_a_bounded_number_of_tables_open(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lake_writer, "OPEN_TABLES", 3)
+    writer = lake.writer()
+    for offset in range(3):
+        frames = [
+            frame(offset, {"A": ["x"]}, logsource=LogSource(f"product{number}"), first_row=number)
+            for number in range(5)
+        ]
+        writer.add(frames, Position(TOPIC, 0, offset))
+        writer.flush()
+        assert writer.open_tables == 3
+    assert len(ids(lake)) == 15
+
+
+def test_the_lake_says_up_to_where_it_holds_the_bus(lake: Lake) -> None:
+    assert lake.held(TOPIC) == {}
+    writer = lake.writer()
+    for partition, offset, logsource in ((0, 4, PROCESS), (0, 9, SSHD), (3, 2, PROCESS), (3, 1, SSHD)):
+        part = frame(offset, {"A": ["x"]}, logsource=logsource, partition=partition)
+        writer.add([part], Position(TOPIC, partition, offset))
+    writer.add([frame(7, {"A": ["x"]}, partition=1)], Position("other", 1, 7))
+    writer.flush()
+    assert lake.held(TOPIC) == {Partition(TOPIC, 0): 9, Partition(TOPIC, 3): 2}
+    assert lake.held("other") == {Partition("other", 1): 7}
+    store(lake, frame(10, {"A": ["x"]}), offset=10)
+    DeltaTable(str(table_of(lake))).optimize.compact()
+    assert lake.held(TOPIC) == {Partition(TOPIC, 0): 10, Partition(TOPIC, 3): 2}
+    DeltaTable(str(table_of(lake))).create_checkpoint()
+    assert lake.held(TOPIC) == {Partition(TOPIC, 0): 10, Partition(TOPIC, 3): 2}
+    for part_of_log in (table_of(lake) / "_delta_log").iterdir():
+        part_of_log.write_text("broken")
+    with pytest.raises(LakeError, match=r"windows\.process_creation\.sysmon"):
+        lake.held(TOPIC)
 
 
 # Reading

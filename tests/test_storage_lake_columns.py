@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from ingest.envelope import ENVELOPE
 from ingest.logsource import LogSource
-from storage.lake_columns import LAKE_COLUMNS, decode_name, encode_name, folder_name, to_lake
+from storage.lake_columns import LAKE_COLUMNS, decode_name, encode_name, folder_name, from_lake, to_lake
+from storage.lake_rest import REST
 
 NAMES = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
 
@@ -29,6 +30,7 @@ NAMES = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
         ("date", "date%"),
         ("Date", "Date%"),
         ("bus.offset", "bus.offset%"),
+        ("fields.rest", "fields.rest%"),
     ],
 )
 def test_a_field_name_becomes_a_column_and_comes_back(name: str, column: str) -> None:
@@ -62,6 +64,18 @@ def test_a_field_goes_to_the_spelling_the_table_has() -> None:
 def test_fields_that_meet_in_one_column_are_coalesced() -> None:
     frame = to_lake(pl.DataFrame({"Image": ["a", None], "image": [None, "b"]}), [])
     assert frame.to_dict(as_series=False) == {"Image": ["a", "b"]}
+
+
+def test_fields_without_room_are_packed_and_come_back() -> None:
+    events = pl.DataFrame({"a": ["1", None], "b;": ["2", None], "B;": [None, "3"], "c": [None, None]})
+    frame = to_lake(events.cast(pl.String), [], room=1)
+    assert frame.to_dict(as_series=False) == {"a": ["1", None], REST: ['{"b;":"2"}', '{"b;":"3"}']}
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"a":1}'])
+def test_packed_fields_that_cannot_be_read_are_an_error(text: str) -> None:
+    with pytest.raises(ValueError, match=r"fields\.rest|unexpected|EOF|empty|object"):
+        list(from_lake(pl.DataFrame({REST: [text]})))
 
 
 @pytest.mark.parametrize(

@@ -35,9 +35,13 @@ def test_file_then_environment_then_flags(tmp_path: Path) -> None:
         ("", {}, [("bus.kind", "rabbit")], ["--set bus.kind", "embedded"]),
         ("", {}, [("rules.x.y", "1"), ("rules.x.y.z", "1")], ["rules"]),
         ("not toml", {}, [], ["config.toml", "not valid TOML"]),
-        ("[[collect.listeners]]\nname='a'\nport=70000\nhospital='h'", {}, [], ["collect.listeners.0.port"]),
-        ("[[collect.listeners]]\nname='a'", {}, [], ["collect.listeners.0.hospital"]),
-        ("[[collect.listeners]]\nname='a'\nhospital='a/b'", {}, [], ["collect.listeners.0.hospital"]),
+        ("[[collect.listeners]]\nname='a'\nport=70000\nhospital='h'", {}, [], ["collect.listeners.[a].port"]),
+        ("[[collect.listeners]]\nname='a'", {}, [], ["collect.listeners.[a].hospital", "missing"]),
+        ("[[collect.listeners]]\nname='a'\nhopital='h'", {}, [], ["collect.listeners.[a].hopital", "unknown setting"]),
+        ("[[collect.listeners]]\nname='a'\nhospital='a/b'", {}, [], ["[a].hospital", "without a slash"]),
+        ("[[collect.listeners]]\nname='a'\nhospital=' .. '", {}, [], ["[a].hospital", "without a slash"]),
+        ("", {}, [("rules", "/path")], ["--set rules: a list is wanted"]),
+        ("[console]\ntime_zone='Europe/Brest'", {}, [], ["config.toml: console.time_zone", "'Europe/Brest'"]),
         (
             "[[collect.listeners]]\nname='a'\nhospital='h'\n[[collect.listeners]]\nname='a'\nhospital='h'",
             {},
@@ -62,6 +66,10 @@ def test_a_bad_setting_is_one_clear_line(
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match=r"absent\.toml: cannot be read"):
         load_settings(tmp_path / "absent.toml", {})
+
+
+def test_a_number_may_be_a_password() -> None:
+    assert load_settings(None, {"TOCSIN_BUS__PASSWORD": "12345"}).bus.password == "12345"
 
 
 def test_values_are_read_as_toml_where_they_are() -> None:

@@ -9,9 +9,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import orjson
+import polars as pl
 import pytest
 
 from detections.load import load_rules
+from detections.match import MATCH_SCHEMA
 from detections.plan import Plan
 from ingest.bus import (
     TOPIC_ALERTS,
@@ -29,12 +31,14 @@ from ingest.bus import (
     Subscription,
 )
 from ingest.bus_embedded import EmbeddedBus
-from ingest.rawbatch import RawLine, encode_lines
+from ingest.ipc import decode_frame
+from ingest.parse import parse
+from ingest.rawbatch import RawLine, decode_record, encode_lines
 from storage.alert_queue import AlertFilter
 from storage.alerts import AlertStore
 from storage.lake import Lake
 from tocsin.crew import Crew, run_stage
-from tocsin.stages import CorrelateStage, DetectStage, Stage, StoreStage
+from tocsin.stages import CorrelateStage, DetectStage, Flush, Stage, StoreStage, match_messages
 from tocsin.tally import Flow, Tally
 
 RULE = """
@@ -99,6 +103,9 @@ class FaultyBus:
     def subscribe(self, group: str, topics: Sequence[str], start_at: StartAt | None = None) -> Subscription:
         return FaultySubscription(self, self.bus.subscribe(group, topics, start_at))
 
+    def ends(self, topics: Sequence[str]) -> dict[Partition, int]:
+        return self.bus.ends(topics)
+
     def close(self) -> None:
         self.bus.close()
 
@@ -147,8 +154,23 @@ def store(tmp_path: Path) -> Iterator[AlertStore]:
     store.close()
 
 
-def detect_stage(bus: Bus, lake: Lake, plan: Plan, tally: Tally, flush_rows: int = 1) -> DetectStage:
-    return DetectStage(bus, lake, plan, tally, flush_rows=flush_rows, flush_seconds=0.0)
+class Unwatched:
+    def lag(self, stage: str, records: int) -> None: ...
+
+    def failing(self, stage: str, reason: str | None) -> None: ...
+
+
+@dataclass
+class Watched(Unwatched):
+    reasons: list[str | None] = field(default_factory=list)
+
+    def failing(self, stage: str, reason: str | None) -> None:
+        assert stage == "detect"
+        self.reasons.append(reason)
+
+
+def detect_stage(bus: Bus, lake: Lake, plan: Plan, tally: Tally) -> DetectStage:
+    return DetectStage(bus, lake, plan, tally, Flush(rows=1, bytes=1, seconds=0.0))
 
 
 def run_to_end(bus: Bus, lake: Lake, plan: Plan, store: AlertStore) -> Tally:
@@ -213,19 +235,34 @@ def test_an_alert_may_rest_on_a_field_that_is_absent(bus: EmbeddedBus, tmp_path:
     assert [row.alert.matched for row in rows] == [{"ParentImage": None}] * 2
 
 
+@pytest.mark.parametrize(
+    "name", ["*", "^.*$", "^Image$", "event.id", "date", "fields.rest", "a b", "", "\x00", "é", "_"]
+)
+def test_a_field_may_have_any_name_and_hides_nothing(
+    bus: EmbeddedBus, tmp_path: Path, plan: Plan, store: AlertStore, name: str
+) -> None:
+    event = orjson.loads(sysmon_line(1, "C:\\Windows\\System32\\whoami.exe")) | {name: "hostile"}
+    bus.publish([Message(TOPIC_RAW, "k", encode_lines([RawLine(orjson.dumps(event), MOMENT, "kermor", "10.0.0.1")]))])
+    lake = Lake(tmp_path / "lake")
+    tally = run_to_end(bus, lake, plan, store)
+    assert (len(alert_ids(store)), lake.count(), tally.passed(Flow.UNMATCHED)) == (1, 1, 0)
+    (frame,) = lake.read()
+    assert plan.match(frame).height == 1
+
+
 @pytest.mark.parametrize("failure", range(1, 9))
 def test_a_failure_at_any_call_changes_nothing_in_the_end(
     bus: EmbeddedBus, tmp_path: Path, plan: Plan, store: AlertStore, failure: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tocsin.crew.FIRST_PAUSE", 0.01)
+    monkeypatch.setattr("tocsin.crew.LONGEST_PAUSE", 0.01)
     bus.publish([batch("kermor", 0, 10)])
     lake = Lake(tmp_path / "lake")
     tally = Tally()
     faulty = FaultyBus(bus, fail_at=frozenset({failure, failure + 1}))
     crew = Crew(3)
-    crew.start(lambda stop: run_stage(lambda: detect_stage(faulty, lake, plan, tally), stop, lambda *_: None))
-    crew.start(lambda stop: run_stage(lambda: CorrelateStage(faulty, tally), stop, lambda *_: None))
-    crew.start(lambda stop: run_stage(lambda: StoreStage(faulty, store, tally), stop, lambda *_: None))
+    crew.start(lambda stop: run_stage("detect", lambda: detect_stage(faulty, lake, plan, tally), stop, Unwatched()))
+    crew.start(lambda stop: run_stage("correlate", lambda: CorrelateStage(faulty, tally), stop, Unwatched()))
+    crew.start(lambda stop: run_stage("store", lambda: StoreStage(faulty, store, tally), stop, Unwatched()))
     waiting = threading.Event()
     for _ in range(400):
         if lake.count() == 10 and len(alert_ids(store)) == 5 and faulty.calls >= failure + 1:
@@ -252,6 +289,47 @@ def test_a_record_that_cannot_be_read_is_quarantined_and_stops_nothing(
     assert record.value == b"\x00not what it should be"
     assert (record.headers["topic"], record.headers["offset"]) == (topic, str(poison.offset))
     assert record.headers["reason"]
+
+
+def test_a_lake_that_cannot_be_written_is_said_and_counts_nothing(
+    bus: EmbeddedBus, tmp_path: Path, plan: Plan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tocsin.crew.LONGEST_PAUSE", 0.01)
+    bus.publish([batch("kermor", 0, 1)])
+    lake = Lake(tmp_path / "lake")
+    (tmp_path / "lake" / "events").rmdir()
+    (tmp_path / "lake" / "events").write_text("in the way")
+    tally, watched, crew = Tally(), Watched(), Crew(1)
+    crew.start(lambda stop: run_stage("detect", lambda: detect_stage(bus, lake, plan, tally), stop, watched))
+    waiting = threading.Event()
+    for _ in range(200):
+        if len(watched.reasons) >= 3:
+            break
+        waiting.wait(0.05)
+    crew.stop.set()
+    crew.join()
+    assert all(reason is not None and "lake" in reason for reason in watched.reasons[:3])
+    assert tally.received == 0
+    (tmp_path / "lake" / "events").unlink()
+    (tmp_path / "lake" / "events").mkdir()
+    stage = detect_stage(bus, lake, plan, tally)
+    stage.step(0.2)
+    stage.close()
+    assert (tally.received, lake.count()) == (1, 1)
+
+
+def test_many_matches_go_in_many_messages(bus: EmbeddedBus, plan: Plan) -> None:
+    bus.publish([batch("kermor", 0, 400)])
+    subscription = bus.subscribe("test", [TOPIC_RAW])
+    (record,) = subscription.poll(1.0)
+    subscription.close()
+    (frame,) = parse(decode_record(record))
+    matches = plan.match(frame)
+    long = matches.with_columns(pl.lit("x" * 30_000).alias("original"))
+    messages = match_messages([long, matches])
+    assert len(messages) > 4
+    assert sum(decode_frame(message.value, MATCH_SCHEMA).height for message in messages) == 2 * matches.height
+    assert match_messages([]) == []
 
 
 def test_a_thread_that_dies_ends_the_crew() -> None:

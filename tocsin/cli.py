@@ -6,11 +6,12 @@ exit code 2. A traceback is a defect of Tocsin.
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from types import FrameType
@@ -27,6 +28,7 @@ from tocsin.demo import DemoError, run_demo
 from tocsin.exercise import ExerciseError
 from tocsin.exercise_command import exercise
 from tocsin.hunt import hunt
+from tocsin.languages import ENGLISH, gettext, has_accents, language_of, speak, teach_click, translate_help
 from tocsin.logs import configure_logs
 from tocsin.processes import EVERY_ROLE, Role, running
 from tocsin.rules_command import rules
@@ -68,7 +70,7 @@ def settings_from(config: Path | None, flags: tuple[str, ...]) -> Settings:
     for flag in flags:
         key, sign, value = flag.partition("=")
         if not sign:
-            raise SettingsError(f"--set {flag}: write KEY=VALUE")
+            raise SettingsError(gettext("--set {flag}: write KEY=VALUE").format(flag=flag))
         pairs.append((key.strip(), value.strip()))
     settings = load_settings(config, os.environ, pairs)
     configure_logs(settings.log.level, settings.log.format)
@@ -130,9 +132,22 @@ for _command in (
     tocsin.add_command(_command)
 
 
+def speak_as_asked(environment: Mapping[str, str]) -> None:
+    """Choose the language, and let no sign that the terminal lacks end the process."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    language = language_of(environment)
+    speak(language, accents=has_accents(sys.stdout))
+    if language != ENGLISH:
+        teach_click()
+        translate_help(tocsin)
+
+
 def main() -> None:
     """Entry point of the `tocsin` command."""
     try:
+        speak_as_asked(os.environ)
         tocsin()
     except FORESEEN as error:
         click.echo(f"tocsin: {error}", err=True)

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import closing
-from typing import Final
+from typing import Final, Protocol
 
 import structlog
 
@@ -24,7 +24,8 @@ log = structlog.get_logger()
 
 POLL_SECONDS: Final = 0.25
 LAG_SECONDS: Final = 1.0
-FIRST_PAUSE: Final = 0.5
+SOUND_SECONDS: Final = 20.0
+FIRST_PAUSE: Final = 0.25
 LONGEST_PAUSE: Final = 15.0
 PASSING_ERRORS: Final = (BusError, StorageError)
 """What a stage may meet and get over: something outside the process does not answer."""
@@ -61,32 +62,53 @@ class Crew:
             member.result()
 
 
+class Watch(Protocol):
+    """Who is told how a stage fares, from the stage's own thread."""
+
+    def lag(self, stage: str, records: int) -> None:
+        """Records it has yet to read."""
+
+    def failing(self, stage: str, reason: str | None) -> None:
+        """Why it pauses; None once it has worked again for `SOUND_SECONDS`."""
+
+
 def run_stage(
+    name: str,
     make: Callable[[], Stage],
     stop: threading.Event,
-    observe_lag: Callable[[str, int], None],
+    watch: Watch,
     clock: Callable[[], float] = time.monotonic,
 ) -> None:
     """Step a stage until `stop`, making it anew when something outside fails.
 
     Args:
+        name: What to call it.
         make: Gives a fresh stage that resumes at its last commit.
         stop: Ends the loop after the step under way; the stage is then closed, which makes its work durable.
-        observe_lag: Told the stage's name and lag now and then, from this thread: a subscription has one user.
+        watch: Told how it fares.
         clock: Seconds, monotonic.
     """
     pause = FIRST_PAUSE
     while not stop.is_set():
+        begun = clock()
         try:
             with closing(make()) as stage:
-                observed = -LAG_SECONDS
-                while not stop.is_set():
-                    stage.step(POLL_SECONDS)
-                    pause = FIRST_PAUSE
-                    if clock() - observed >= LAG_SECONDS:
-                        observed = clock()
-                        observe_lag(stage.name, stage.lag())
+                _step(name, stage, stop, watch, clock)
         except PASSING_ERRORS as error:
-            log.error("stage pauses", seconds=pause, error=str(error))  # noqa: TRY400 - foreseen: the cause is enough
+            # A stage that reads well and fails at each commit is not sound: only time without an error is.
+            pause = FIRST_PAUSE if clock() - begun > SOUND_SECONDS else min(pause * 2, LONGEST_PAUSE)
+            log.error("stage pauses", stage=name, seconds=pause, error=str(error))  # noqa: TRY400 - foreseen
+            watch.failing(name, str(error))
             stop.wait(pause)
-            pause = min(pause * 2, LONGEST_PAUSE)
+
+
+def _step(name: str, stage: Stage, stop: threading.Event, watch: Watch, clock: Callable[[], float]) -> None:
+    begun, observed, sound = clock(), -LAG_SECONDS, False
+    while not stop.is_set():
+        stage.step(POLL_SECONDS)
+        if clock() - observed >= LAG_SECONDS:
+            observed = clock()
+            watch.lag(name, stage.lag())
+        if not sound and clock() - begun > SOUND_SECONDS:
+            sound = True
+            watch.failing(name, None)

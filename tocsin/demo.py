@@ -29,9 +29,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
+from console.pulse import HospitalPulse
 from ingest.visible import visible
 from tocsin.exercise import PlayReport, Scenario, StageResult, TimedLine, play, render, stages_found
 from tocsin.exercise_command import SEED, scenario_named
+from tocsin.languages import counted, gettext, in_language
 from tocsin.processes import Running, running
 from tocsin.settings import ListenerSection, Settings
 from tocsin.tally import Flow
@@ -65,23 +67,36 @@ def run_demo(settings: Settings, scenario_name: str, *, headless: bool) -> int:
     scenario = scenario_named(settings.rules, scenario_name)
     lines = list(render(scenario, start=datetime.now(UTC) - scenario.duration, seed=SEED))
     with _fresh_folder() as folder:
-        screen.print(Text(f"1/4  Loading rules and starting Tocsin in {folder}"))
+        screen.print(Text(gettext("1/4  Loading rules and starting Tocsin in {folder}").format(folder=folder)))
         with running(_demo_settings(settings, scenario, folder, headless=headless)) as here:
             host, port = here.listeners["demo"]
-            screen.print(
-                Text(f"     {here.rules_running} rules; syslog on {host}:{port}; console on {here.console_url}")
-            )
+            screen.print(Text("     " + _places(here, f"{host}:{port}")))
             if not headless:
-                screen.print(Text(f"     Open {here.console_url} now: the alerts come in live.", style="bold"))
-            screen.print(Text(f"2/4  Playing “{scenario.title}”: {len(lines)} lines from {scenario.hospital}"))
+                invitation = gettext("Open {console} now: the alerts come in live.").format(console=here.console_url)
+                screen.print(Text(f"     {invitation}", style="bold"))
+            screen.print(Text(_about(scenario, len(lines))))
             report = _play(screen, lines, host, port, rate=None if headless else LIVE_RATE)
-            screen.print("3/4  Waiting until every line is searched")
+            screen.print(Text(gettext("3/4  Waiting until every line is searched")))
             _await_answers(here, report.lines)
-            screen.print("4/4  What the analysts see")
+            screen.print(Text(gettext("4/4  What the analysts see")))
             code = _report(screen, here, scenario, report)
             if not headless:
                 _serve(screen, here)
     return code
+
+
+def _places(here: Running, syslog: str) -> str:
+    return counted(
+        "{n} rules; syslog on {syslog}; console on {console}",
+        len(here.plan.rules) if here.plan else 0,
+        syslog=syslog,
+        console=here.console_url,
+    )
+
+
+def _about(scenario: Scenario, lines: int) -> str:
+    title = in_language(scenario.title)
+    return counted("2/4  Playing “{title}”: {n} lines from {hospital}", lines, title=title, hospital=scenario.hospital)
 
 
 @contextmanager
@@ -129,7 +144,7 @@ def _demo_settings(settings: Settings, scenario: Scenario, folder: Path, *, head
 def _play(screen: Console, lines: list[TimedLine], host: str, port: int, *, rate: float | None) -> PlayReport:
     columns = (TextColumn("     {task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=screen) as progress:
-        task = progress.add_task("lines sent", total=len(lines))
+        task = progress.add_task(gettext("lines sent"), total=len(lines))
         return play(lines, host, port, rate=rate, progress=lambda sent: progress.update(task, completed=sent))
 
 
@@ -138,15 +153,17 @@ def _await_answers(here: Running, sent: int) -> None:
     deadline = time.monotonic() + ANSWER_SECONDS
     while not _answered(here, sent):
         if here.crew.stop.is_set():
-            raise DemoError("a stage died; see the log above")
+            raise DemoError(gettext("a stage died; see the log above"))
         if time.monotonic() > deadline:
-            raise DemoError(f"after {ANSWER_SECONDS:.0f} s only {here.tally.received} of {sent} lines were searched")
+            late = gettext("after {seconds} s only {received} of {sent} lines were searched")
+            raise DemoError(late.format(seconds=f"{ANSWER_SECONDS:.0f}", received=here.tally.received, sent=sent))
         time.sleep(0.05)
 
 
 def _answered(here: Running, sent: int) -> bool:
     tally = here.tally
-    return tally.received >= sent and tally.passed(Flow.STORED) >= tally.passed(Flow.MATCHES)
+    answered = tally.passed(Flow.STORED) + tally.passed(Flow.QUARANTINED)
+    return tally.received >= sent and answered >= tally.passed(Flow.MATCHES)
 
 
 def _report(screen: Console, here: Running, scenario: Scenario, report: PlayReport) -> int:
@@ -155,15 +172,28 @@ def _report(screen: Console, here: Running, scenario: Scenario, report: PlayRepo
     stages = stages_found(scenario, [(str(alert["rule_id"]), str(alert["rule_title"])) for alert in alerts])
     screen.print(_stage_table(stages))
     (hospital,) = here.tally.hospitals
+    screen.print(Text(_sums(hospital, report.lines, len(alerts))))
+    whole = hospital.received == report.lines
+    if lost := here.tally.passed(Flow.QUARANTINED) + here.tally.passed(Flow.UNMATCHED):
+        whole = False
+        screen.print(Text(counted("{n} could not be read: see the log.", lost), style="bold red"))
+    found = whole and all(stage.detected for stage in stages if stage.required)
     screen.print(
-        Text(
-            f"{report.lines} lines sent, {hospital.received} received = {hospital.understood} understood"
-            f" + {hospital.unknown} not understood; {hospital.marked} kept with a remark; {len(alerts)} alerts."
-        )
+        Text(gettext("The attack was found.") if found else gettext("The attack was NOT found."), style="bold")
     )
-    found = all(stage.detected for stage in stages if stage.required) and hospital.received == report.lines
-    screen.print(Text("The attack was found." if found else "The attack was NOT found.", style="bold"))
     return 0 if found else 1
+
+
+def _sums(hospital: HospitalPulse, sent: int, alerts: int) -> str:
+    """What became of the lines."""
+    return gettext("{sent}, {received} = {understood} + {unknown}; {marked}; {alerts}.").format(
+        sent=counted("{n} lines sent", sent),
+        received=counted("{n} received", hospital.received),
+        understood=counted("{n} understood", hospital.understood),
+        unknown=counted("{n} not understood", hospital.unknown),
+        marked=counted("{n} kept with a remark", hospital.marked),
+        alerts=counted("{n} alerts", alerts),
+    )
 
 
 def read_alerts(url: str) -> list[dict[str, object]]:
@@ -180,33 +210,42 @@ def read_alerts(url: str) -> list[dict[str, object]]:
 
 
 def _alert_table(alerts: list[dict[str, object]]) -> Table:
-    table = Table(title="Alerts", title_justify="left", expand=True)
-    for name, ratio in (("level", 0), ("time (UTC)", 0), ("rule", 4), ("host", 2), ("user", 2), ("source", 2)):
-        table.add_column(name, ratio=ratio or None, no_wrap=not ratio)
+    table = Table(title=gettext("Alerts"), title_justify="left", expand=True)
+    table.add_column(gettext("level"), no_wrap=True)
+    table.add_column(gettext("time (UTC)"), no_wrap=True)
+    for name, ratio in (
+        (gettext("rule"), 4),
+        (gettext("host"), 2),
+        (gettext("user"), 2),
+        (gettext("source"), 2),
+    ):
+        table.add_column(name, ratio=ratio)
     for alert in alerts:
         level = str(alert["level"])
         moment = str(alert["timestamp"])[:19].replace("T", " ")
         cells = [visible(str(alert[key] or "")) for key in ("rule_title", "host", "user", "source_ip")]
-        table.add_row(Text(level, style=STYLES[level]), moment, *(Text(cell) for cell in cells))
+        table.add_row(Text(gettext(level), style=STYLES[level]), moment, *(Text(cell) for cell in cells))
     return table
 
 
 def _stage_table(stages: list[StageResult]) -> Table:
-    table = Table(title="Stages of the attack", title_justify="left", expand=True)
-    for name, ratio in (("stage", 3), ("found", 0), ("by", 5)):
-        table.add_column(name, ratio=ratio or None, no_wrap=not ratio)
+    table = Table(title=gettext("Stages of the attack"), title_justify="left", expand=True)
+    table.add_column(gettext("stage"), ratio=3)
+    table.add_column(gettext("found"), no_wrap=True)
+    table.add_column(gettext("by"), ratio=5)
     for stage in stages:
-        mark = Text("yes", style="green") if stage.detected else Text("no", style="bold red")
-        table.add_row(Text(stage.name), mark, Text(", ".join(stage.found_titles)))
+        mark = Text(gettext("yes"), style="green") if stage.detected else Text(gettext("no"), style="bold red")
+        table.add_row(Text(in_language(stage.stage.name)), mark, Text(", ".join(stage.found_titles)))
     return table
 
 
 def _serve(screen: Console, here: Running) -> None:
-    screen.print(Text(f"\nThe console is at {here.console_url} until you press Ctrl-C.", style="bold"))
+    served = gettext("The console is at {console} until you press Ctrl-C.").format(console=here.console_url)
+    screen.print(Text(f"\n{served}", style="bold"))
     try:
         here.crew.stop.wait()
     except KeyboardInterrupt:
-        screen.print("\nStopping.")
+        screen.print(Text("\n" + gettext("Stopping.")))
 
 
 def _end_in_order() -> None:

@@ -11,6 +11,7 @@ import click
 
 from ingest.visible import visible
 from tocsin.exercise import ExerciseError, Framing, Scenario, Transport, list_scenarios, play, render
+from tocsin.languages import counted, gettext, in_language, number
 from tocsin.settings import load_settings
 
 SEED = 2023
@@ -33,7 +34,8 @@ def scenario_named(folders: tuple[Path, ...], name: str) -> Scenario:
     """
     known = scenarios_of(folders)
     if name not in known:
-        raise ExerciseError(f"there is no scenario {name!r}; there are: {', '.join(known) or 'none'}")
+        told = gettext("there is no scenario {name}; there are: {known}")
+        raise ExerciseError(told.format(name=repr(name), known=", ".join(known) or gettext("none")))
     return known[name]
 
 
@@ -53,10 +55,11 @@ def list_command(config: Path | None) -> None:
     """Name the scenarios that can be played."""
     known = scenarios_of(load_settings(config, os.environ).rules)
     for scenario in known.values():
-        click.echo(f"{scenario.id}: {visible(scenario.title.en)} ({len(scenario.stages)} stages)")
+        title = visible(in_language(scenario.title))
+        click.echo(counted("{id}: {title} ({n} stages)", len(scenario.stages), id=scenario.id, title=title))
         click.echo(f"    {visible(scenario.source)}")
     if not known:
-        raise ExerciseError("there are no scenarios below the folders of rules")
+        raise ExerciseError(gettext("there are no scenarios below the folders of rules"))
 
 
 @exercise.command("run")
@@ -89,7 +92,7 @@ def run_command(
     """Play the scenario NAME; its last line is of now."""
     host, sign, port = target.rpartition(":")
     if not sign or not host or not port.isdecimal() or int(port) > 65535:
-        raise ExerciseError(f"--to {target}: write HOST:PORT")
+        raise ExerciseError(gettext("--to {target}: write HOST:PORT").format(target=target))
     scenario = scenario_named(load_settings(config, os.environ).rules, name)
     lines = render(scenario, datetime.now(UTC) - scenario.duration, seed, noise=noise)
     report = play(
@@ -100,4 +103,11 @@ def run_command(
         framing=cast("Framing", framing),
         rate=rate,
     )
-    click.echo(f"{report.lines} lines, {report.bytes} bytes sent to {target} in {report.seconds:.1f} s")
+    click.echo(
+        gettext("{lines}, {bytes} sent to {target} in {seconds} s").format(
+            lines=counted("{n} lines", report.lines),
+            bytes=counted("{n} bytes", report.bytes),
+            target=target,
+            seconds=number(report.seconds, 1),
+        )
+    )

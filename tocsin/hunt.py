@@ -10,6 +10,7 @@ sources.
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 import time
@@ -29,9 +30,10 @@ from detections.rule import Rule, RulePack
 from ingest.envelope import EVENT_ID, REMARK, EventFrame
 from ingest.event_files import read_events
 from ingest.event_source import DECOMPRESSED_BYTES, ReadLimits, SourceBatch, SourceProblem
-from ingest.parse import parse
 from storage.lake import Lake
+from tocsin.containment import match_contained, parse_contained
 from tocsin.hunt_report import HuntPrinter, MatchLines, MatchTable
+from tocsin.languages import gettext
 from tocsin.path_lists import PathListCommand
 from tocsin.settings import load_settings
 
@@ -118,7 +120,7 @@ def _match_group(plan: Plan, group: Sequence[SourceBatch], tally: HuntTally) -> 
         }
     ).unique("event_id", keep="first", maintain_order=True)  # a copied Parquet file brings ids that were there before
     places = places.with_row_index("place")
-    frames = parse(raw)
+    frames = parse_contained(raw)
     tally.events += raw.height
     tally.lost += raw.height - sum(frame.events.height for frame in frames)
     matches = _match_frames(plan, frames, tally)
@@ -139,7 +141,7 @@ def hunt_lake(plan: Plan, frames: Iterable[EventFrame], source: str, tally: Hunt
 def _match_frames(plan: Plan, frames: Sequence[EventFrame], tally: HuntTally) -> pl.DataFrame:
     for frame in frames:
         tally.add_frame(frame)
-    found = pl.concat([pl.DataFrame(schema=MATCH_SCHEMA), *(plan.match(frame) for frame in frames)])
+    found = pl.concat([pl.DataFrame(schema=MATCH_SCHEMA), *(match_contained(plan, frame)[0] for frame in frames)])
     tally.matches += found.height
     return found
 
@@ -152,7 +154,7 @@ def rules_from(level: str, pack: RulePack) -> list[Rule]:
 def _lake(folder: Path) -> Lake:
     """The lake at a folder, which a hunt must not make."""
     if not folder.is_dir():
-        raise HuntError(f"{folder}: no lake there")
+        raise HuntError(gettext("{path}: no lake there").format(path=folder))
     return Lake(folder)
 
 
@@ -216,18 +218,20 @@ def hunt(
     PATH... takes one path or more, and the option may be repeated: --rules a b --events c d.
     """
     if (in_lake or lake_path is not None) == bool(event_paths):
-        raise HuntError("say either --events PATH... or --lake")
+        raise HuntError(gettext("say either --events PATH... or --lake"))
     for path in (*rule_paths, *event_paths):
         if not path.exists():
-            raise HuntError(f"{path}: no such file or folder")
+            raise HuntError(gettext("{path}: no such file or folder").format(path=path))
     lake = None if event_paths else _lake(lake_path or load_settings(config, os.environ).lake_path)
+    if as_json and isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(encoding="utf-8")  # whatever the terminal: JSON is UTF-8 (RFC 8259, section 8.1)
     printer = HuntPrinter(sys.stderr, MatchLines(sys.stdout) if as_json else MatchTable(sys.stdout))
     started = time.monotonic()
     pack = load_rules(rule_paths)
     plan = Plan.build(rules_from(level, pack))
     if not plan.rules:
         printer.rules(pack, plan, show_refused=True)
-        raise HuntError(f"no rules to run in {', '.join(map(str, rule_paths))}")
+        raise HuntError(gettext("no rules to run in {paths}").format(paths=", ".join(map(str, rule_paths))))
     printer.rules(pack, plan, show_refused=show_refused)
     tally = HuntTally()
     found: Iterator[pl.DataFrame | SourceProblem]

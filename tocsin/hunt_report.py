@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import PurePosixPath
@@ -25,6 +25,7 @@ from detections.plan import Plan
 from detections.rule import RulePack
 from ingest.event_source import SourceProblem
 from ingest.visible import visible
+from tocsin.languages import LEVELS, N_, counted, gettext, number
 
 if TYPE_CHECKING:
     from tocsin.hunt import HuntTally
@@ -37,6 +38,13 @@ LEVEL_STYLES: Final = {
     "informational": "dim",
 }
 """Level, worst first -> how the table shows it."""
+
+PROBLEMS: Final[Mapping[str, str]] = {
+    "skipped": N_("skipped: {problem}"),
+    "damaged": N_("damaged: {problem}"),
+    "unreadable": N_("unreadable: {problem}"),
+}
+"""Kind of a problem -> the line that names it."""
 
 EXAMPLES: Final = 3
 """Matches of a rule that the table shows."""
@@ -149,20 +157,16 @@ class MatchTable:
         if not self._seen:
             return
         table = Table(show_lines=True, expand=True)
-        for title, ratio in (
-            ("Level", 4),
-            ("Matches", 3),
-            ("Rule", 16),
-            ("Hosts and time (UTC)", 10),
-            ("For example", 28),
-        ):
-            table.add_column(title, ratio=ratio, justify="right" if title == "Matches" else "left", overflow="fold")
-        worst_first = list(LEVEL_STYLES)
+        table.add_column(gettext("Level"), ratio=4, overflow="fold")
+        table.add_column(gettext("Matches"), ratio=3, overflow="fold", justify="right")
+        table.add_column(gettext("Rule"), ratio=16, overflow="fold")
+        table.add_column(gettext("Hosts and time (UTC)"), ratio=10, overflow="fold")
+        table.add_column(gettext("For example"), ratio=28, overflow="fold")
         for rule_id, seen in sorted(
-            self._seen.items(), key=lambda item: (worst_first.index(item[1].level), -item[1].count, item[1].title)
+            self._seen.items(), key=lambda item: (LEVELS.index(item[1].level), -item[1].count, item[1].title)
         ):
             table.add_row(
-                Text(seen.level, style=LEVEL_STYLES[seen.level]),
+                Text(gettext(seen.level), style=LEVEL_STYLES[seen.level]),
                 str(seen.count),
                 Text.assemble(visible(seen.title), "\n", (rule_id, "dim")),
                 Text(_hosts_and_time(seen)),
@@ -172,10 +176,11 @@ class MatchTable:
 
 
 def _hosts_and_time(seen: _Seen) -> str:
-    hosts = [visible(host) for host, _ in seen.hosts.most_common(EXAMPLES)]
-    more = f" and {len(seen.hosts) - EXAMPLES} more" if len(seen.hosts) > EXAMPLES else ""
+    named = ", ".join(visible(host) for host, _ in seen.hosts.most_common(EXAMPLES))
+    if len(seen.hosts) > EXAMPLES:
+        named = counted("{hosts} and {n} more", len(seen.hosts) - EXAMPLES, hosts=named)
     times = {at.strftime("%Y-%m-%d %H:%M:%S") for at in (seen.first, seen.last) if at is not None}
-    return f"{', '.join(hosts)}{more}\n" + "\n".join(sorted(times))
+    return f"{named}\n" + "\n".join(sorted(times))
 
 
 def _example(match: HuntMatch) -> Text:
@@ -209,51 +214,83 @@ class HuntPrinter:
     def rules(self, pack: RulePack, plan: Plan, *, show_refused: bool) -> None:
         """Say what was loaded, and what does not run."""
         refused, unsupported = [*pack.refused, *plan.refused], pack.unsupported
-        self._say(f"{len(plan.rules)} rules run, {len(refused)} refused, {len(unsupported)} not run here yet")
+        counts = (
+            counted("{n} rules run", len(plan.rules)),
+            counted("{n} refused", len(refused)),
+            counted("{n} not run here yet", len(unsupported)),
+        )
+        self._say(", ".join(counts))
         if show_refused:
             for refusal in [*refused, *unsupported]:
                 self._say(f"  {refusal}")
         elif refused or unsupported:
-            self._say("  (--show-refused names them)")
+            self._say("  " + gettext("(--show-refused names them)"))
 
     def item(self, item: pl.DataFrame | SourceProblem, tally: HuntTally) -> None:
         """Print matches, or what could not be read."""
         if isinstance(item, pl.DataFrame):
             self._out.matches(cast("list[HuntMatch]", item.select(list(HuntMatch.__annotations__)).to_dicts()))
             if self._err.isatty():
-                self._err.write(f"\r{tally.events:,} events, {tally.matches:,} matches\x1b[K\r")
+                self._err.write(f"\r{_progress(tally)}\x1b[K\r")
                 self._err.flush()
         elif item.kind == "skipped":
             self._skipped.append(item)
         else:
-            self._say(f"{item.kind}: {item}")
+            self._name(item)
 
     def end(self, tally: HuntTally, seconds: float) -> None:
         """Print what is still to print, and the sums."""
         self._out.end()
         for problem in self._skipped[:NAMED_SKIPS]:
-            self._say(f"skipped: {problem}")
+            self._name(problem)
         if len(self._skipped) > NAMED_SKIPS:
-            self._say(f"skipped: {len(self._skipped) - NAMED_SKIPS} more files that are not event files")
+            more = len(self._skipped) - NAMED_SKIPS
+            self._say(counted("skipped: {n} more files that are not event files", more))
         for line in summary(tally, seconds):
             self._say(line)
+
+    def _name(self, problem: SourceProblem) -> None:
+        self._say(gettext(PROBLEMS[problem.kind]).format(problem=problem))
 
     def _say(self, line: str) -> None:
         erase: Callable[[str], str] = (lambda text: f"\r\x1b[K{text}") if self._err.isatty() else str
         self._err.write(f"{erase(visible(line))}\n")
 
 
+def _progress(tally: HuntTally) -> str:
+    events = counted("{n} events", tally.events, grouped=True)
+    matches = counted("{n} matches", tally.matches, grouped=True)
+    return f"{events}, {matches}"
+
+
 def summary(tally: HuntTally, seconds: float) -> list[str]:
     """The sums of a hunt, in lines."""
-    understood = tally.events - tally.unknown - tally.lost
-    damage = [f"{count} {kind}" for kind, count in sorted(tally.problems.items()) if kind != "skipped"]
-    kinds = f"{understood:,} understood, {tally.unknown:,} of no known format, {tally.remarked:,} with a remark"
     lines = [
-        f"{tally.events:,} events: {kinds}",
-        f"{tally.matches:,} matches in {seconds:.1f} s ({tally.events / max(seconds, 1e-9):,.0f} events/s)",
+        gettext("{events}: {understood}, {unknown}, {remarked}").format(
+            events=counted("{n} events", tally.events, grouped=True),
+            understood=counted("{n} understood", tally.events - tally.unknown - tally.lost, grouped=True),
+            unknown=counted("{n} of no known format", tally.unknown, grouped=True),
+            remarked=counted("{n} with a remark", tally.remarked, grouped=True),
+        ),
+        gettext("{matches} in {seconds} s ({rate} events/s)").format(
+            matches=counted("{n} matches", tally.matches, grouped=True),
+            seconds=number(seconds, 1),
+            rate=number(tally.events / max(seconds, 1e-9)),
+        ),
     ]
+    damage = [_damage(kind, count) for kind, count in sorted(tally.problems.items()) if kind != "skipped"]
     if damage:
-        lines.append(f"not all could be read: {', '.join(damage)} (named above)")
+        lines.append(gettext("not all could be read: {damage} (named above)").format(damage=", ".join(damage)))
     if tally.lost:
-        lines.append(f"{tally.lost:,} events were read but not parsed: this is a defect of Tocsin, please report it")
+        lines.append(
+            counted(
+                "{n} events were read but not parsed: this is a defect of Tocsin, please report it",
+                tally.lost,
+                grouped=True,
+            )
+        )
     return lines
+
+
+def _damage(kind: str, count: int) -> str:
+    return counted("{n} damaged", count) if kind == "damaged" else counted("{n} unreadable", count)

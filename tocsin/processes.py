@@ -7,8 +7,9 @@ meet only on the bus, so it makes no difference to them.
 from __future__ import annotations
 
 import asyncio
+import tempfile
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import asdict, dataclass, field
@@ -24,8 +25,9 @@ from console.serve import serve
 from console.settings import ConsoleSettings
 from detections.load import load_rules
 from detections.plan import Plan
+from detections.reach import unreached
 from detections.rule import RulePack
-from ingest.bus import TOPICS, Bus
+from ingest.bus import TOPIC_ALERTS, TOPIC_RAW, TOPICS, Bus, Partition
 from ingest.bus_embedded import EmbeddedBus
 from ingest.bus_kafka import KafkaBus, KafkaSettings
 from ingest.collect import Collector
@@ -33,9 +35,10 @@ from ingest.listeners import CollectError, ListenerSettings
 from storage.alerts import AlertStore
 from storage.lake import Lake
 from tocsin.crew import Crew, run_stage
+from tocsin.rule_texts import rule_texts
 from tocsin.settings import Settings, SettingsError
-from tocsin.stages import CorrelateStage, DetectStage, Stage, StoreStage
-from tocsin.tally import Tally
+from tocsin.stages import CorrelateStage, DetectStage, Flush, Stage, StoreStage
+from tocsin.tally import Flow, Tally
 
 log = structlog.get_logger()
 
@@ -54,26 +57,41 @@ EVERY_ROLE = frozenset(Role)
 
 @dataclass(slots=True)
 class Running:
-    """What is at work in this process."""
+    """What is at work in this process. It is also the `Watch` of its stages."""
 
     crew: Crew
     tally: Tally = field(default_factory=Tally)
     listeners: dict[str, tuple[str, int]] = field(default_factory=dict)
     console_url: str | None = None
     store: AlertStore | None = None
-    rules: RulePack | None = None
-    rules_running: int = 0
-    lags: dict[str, int] = field(default_factory=dict)  # stage -> bus records it had yet to read, a second ago
+    plan: Plan | None = None
+    rules_refused: int = 0
+    lags: dict[str, int] = field(default_factory=dict)  # stage -> records it had yet to read, a second ago
+    failures: dict[str, str] = field(default_factory=dict)  # stage -> why it pauses
 
-    def pulse(self) -> SystemPulse:
-        """The state of this process, for the console's header."""
-        refused = len(self.rules.refused) if self.rules else 0
+    def lag(self, stage: str, records: int) -> None:
+        """See `Watch`."""
+        self.lags[stage] = records
+
+    def failing(self, stage: str, reason: str | None) -> None:
+        """See `Watch`."""
+        if reason is None:
+            self.failures.pop(stage, None)
+        else:
+            self.failures[stage] = reason
+
+    def pulse(self) -> SystemPulse | None:
+        """The state of this process, for the console's header; None where another process does the work."""
+        if self.plan is None:
+            return None
         return SystemPulse(
             at=datetime.now(UTC),
             hospitals=self.tally.hospitals,
-            rules_loaded=self.rules_running,
-            rules_refused=refused,
+            rules_loaded=len(self.plan.rules),
+            rules_refused=self.rules_refused,
             lag=self.lags.get(DetectStage.name),
+            quarantined=self.tally.passed(Flow.QUARANTINED) + self.tally.passed(Flow.UNMATCHED),
+            failing=tuple(f"{stage}: {reason}" for stage, reason in sorted(self.failures.items())),
         )
 
 
@@ -86,7 +104,7 @@ def open_bus(settings: Settings) -> Bus:
     section = settings.bus
     bus: Bus
     if section.kind == "embedded":
-        _make_folder(settings.bus_path.parent)
+        _make_folder(settings.bus_path.parent, "bus.path" if section.path else "data_dir")
         bus = EmbeddedBus(settings.bus_path)
     else:
         bus = KafkaBus(KafkaSettings(**section.model_dump(exclude={"kind", "path"})))
@@ -94,21 +112,39 @@ def open_bus(settings: Settings) -> Bus:
     return bus
 
 
-def _make_folder(folder: Path) -> None:
+def _make_folder(folder: Path, key: str) -> None:
+    """Make a folder, or say which setting names a place where nothing can be written."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
     except OSError as error:
-        raise SettingsError(f"{folder}: cannot be made: {error.strerror}") from error
+        raise SettingsError(f"{key}: nothing can be written in {folder}: {error.strerror}") from error
 
 
-def load_plan(rules: tuple[Path, ...]) -> tuple[RulePack, Plan]:
-    """The rules of these paths, compiled; what is refused is logged by file, line and reason, and the others run."""
-    pack = load_rules(rules)
+def compile_plan(pack: RulePack, rules: tuple[Path, ...]) -> tuple[Plan, int]:
+    """The rules of a pack, compiled, and how many were refused: those are logged by file, line and reason.
+
+    Raises:
+        SettingsError: Not one rule can run: a quiet queue would then mean nothing.
+    """
     plan = Plan.build(pack.rules)
-    for refusal in (*pack.refused, *plan.refused):
+    refusals = (*pack.refused, *plan.refused)
+    for refusal in refusals:
         log.warning("rule refused", file=str(refusal.path), line=refusal.line, reason=refusal.reason)
-    log.info("rules loaded", running=len(plan.rules), refused=len(pack.refused) + len(plan.refused))
-    return pack, plan
+    out_of_reach = unreached(compiled.rule for compiled in plan.rules)
+    for group in out_of_reach:
+        log.warning("rules out of reach", rules=str(group))
+    log.info(
+        "rules loaded",
+        running=len(plan.rules),
+        refused=len(refusals),
+        not_run_here=len(pack.unsupported),
+        out_of_reach=sum(len(group.rules) for group in out_of_reach),
+    )
+    if not plan.rules:
+        raise SettingsError(f"rules: there is no rule that runs in {', '.join(map(str, rules)) or 'an empty list'}")
+    return plan, len(refusals)
 
 
 @contextmanager
@@ -121,55 +157,71 @@ def running(settings: Settings, roles: frozenset[Role] = EVERY_ROLE) -> Iterator
     """
     crew = Crew(len(Role) + 1)
     here = Running(crew)
+    pack = load_rules(settings.rules) if roles & {Role.DETECT, Role.CONSOLE} else RulePack((), (), ())
     with ExitStack() as opened:
         bus = opened.enter_context(closing(open_bus(settings)))
         if Role.CONSOLE in roles:
             here.store = _open_store(settings, opened)
-            here.console_url = _open_console(settings, here.store, here, opened)
+            here.console_url = _open_console(settings, here.store, here, opened, pack)
         opened.callback(crew.join)
         opened.callback(crew.stop.set)
         # from the end of the pipe to its beginning, so that nothing arrives before there is someone to read it
         if here.store is not None:
             store = here.store
-            _start_stage(here, lambda: StoreStage(bus, store, here.tally))
+            _check_same_bus(bus, TOPIC_ALERTS, _stored(bus, store), f"the alert store {settings.alerts_path}")
+            _start_stage(here, StoreStage.name, lambda: StoreStage(bus, store, here.tally))
         if Role.CORRELATE in roles:
-            _start_stage(here, lambda: CorrelateStage(bus, here.tally))
+            _start_stage(here, CorrelateStage.name, lambda: CorrelateStage(bus, here.tally))
         if Role.DETECT in roles:
-            _start_detect(settings, bus, here)
+            _start_detect(settings, bus, here, pack)
         if Role.COLLECT in roles:
             _start_collect(settings, bus, here)
+        if here.console_url:
+            log.info("console ready", url=here.console_url)
         yield here
 
 
-def _start_stage(here: Running, make: Callable[[], Stage]) -> None:
-    here.crew.start(lambda stop: run_stage(make, stop, here.lags.__setitem__))
+def _start_stage(here: Running, name: str, make: Callable[[], Stage]) -> None:
+    here.crew.start(lambda stop: run_stage(name, make, stop, here))
 
 
-def _start_detect(settings: Settings, bus: Bus, here: Running) -> None:
-    pack, plan = load_plan(settings.rules)
-    here.rules = pack
-    here.rules_running = len(plan.rules)
+def _start_detect(settings: Settings, bus: Bus, here: Running, pack: RulePack) -> None:
+    plan, here.rules_refused = compile_plan(pack, settings.rules)
+    here.plan = plan
+    here.tally.expect(listener.hospital for listener in settings.collect.listeners)
+    _make_folder(settings.lake_path / "events", "lake.path" if settings.lake.path else "data_dir")
     lake = Lake(settings.lake_path)
+    _check_same_bus(bus, TOPIC_RAW, lake.held(TOPIC_RAW), f"the lake {settings.lake_path}")
     section = settings.detect
-    _start_stage(
-        here,
-        lambda: DetectStage(
-            bus,
-            lake,
-            plan,
-            here.tally,
-            flush_rows=section.flush_rows,
-            flush_seconds=section.flush_seconds,
-        ),
-    )
+    flush = Flush(section.flush_rows, section.flush_bytes, section.flush_seconds)
+    _start_stage(here, DetectStage.name, lambda: DetectStage(bus, lake, plan, here.tally, flush))
+
+
+def _check_same_bus(bus: Bus, topic: str, held: Mapping[Partition, int], who: str) -> None:
+    """Refuse a bus that was begun anew: its offsets would be taken for those of events that are stored already.
+
+    Args:
+        bus: The bus.
+        topic: The topic that is read from.
+        held: Partition -> the last offset that is stored.
+        who: What holds them.
+    """
+    ends = bus.ends([topic])
+    for partition, offset in held.items():
+        end = ends.get(partition, 0)
+        if offset >= end:
+            raise SettingsError(
+                f"bus: {who} holds {topic}/{partition.partition} up to offset {offset}, but the bus ends at {end}: "
+                "it was begun anew. Move the lake and the alert store aside, or name others"
+            )
 
 
 def _open_store(settings: Settings, opened: ExitStack) -> AlertStore:
-    _make_folder(settings.alerts_path.parent)
+    _make_folder(settings.alerts_path.parent, "alerts.path" if settings.alerts.path else "data_dir")
     return opened.enter_context(closing(AlertStore(settings.alerts_path)))
 
 
-def _open_console(settings: Settings, store: AlertStore, here: Running, opened: ExitStack) -> str:
+def _open_console(settings: Settings, store: AlertStore, here: Running, opened: ExitStack, pack: RulePack) -> str:
     section = settings.console
     app = create_app(
         store,
@@ -180,10 +232,15 @@ def _open_console(settings: Settings, store: AlertStore, here: Running, opened: 
             timezone=section.time_zone,
         ),
         pulse=here.pulse,
+        rules=rule_texts(pack.rules).get,
     )
-    url = opened.enter_context(serve(app, section.host, section.port)).url
-    log.info("console ready", url=url)
-    return url
+    return opened.enter_context(serve(app, section.host, section.port)).url
+
+
+def _stored(bus: Bus, store: AlertStore) -> dict[Partition, int]:
+    """Partition -> the last offset whose alerts are in the store."""
+    positions = {partition: store.position(partition) for partition in bus.ends([TOPIC_ALERTS])}
+    return {partition: position - 1 for partition, position in positions.items() if position}
 
 
 def _start_collect(settings: Settings, bus: Bus, here: Running) -> None:
@@ -232,4 +289,5 @@ async def _collect(collector: Collector, stop: threading.Event, bound: Future[di
     await work
     await stopped
     for stats in collector.stats().listeners.values():
-        log.info("collected", **{key: value for key, value in asdict(stats).items() if value})
+        marked = {kind: number for kind, number in stats.marked.items() if number}
+        log.info("collected", **{key: value for key, value in (asdict(stats) | {"marked": marked}).items() if value})

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import click
 
-from detections.check import check_rules
-from detections.explain import explain, explain_text
+from detections.check import CheckReport, check_rules
+from detections.explain import Explanation, explain, explain_text
 from detections.load import load_rules
 from detections.rule import Refusal, Rule, RuleError
 from detections.rule_tests import run_rule_tests
@@ -16,6 +16,7 @@ from ingest.event_files import read_events
 from ingest.event_source import SourceProblem
 from ingest.parse import parse
 from ingest.visible import visible
+from tocsin.languages import counted, gettext
 from tocsin.path_lists import PathListCommand
 
 PATHS = click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=Path))
@@ -32,10 +33,24 @@ def rules() -> None:
 def check(paths: tuple[Path, ...]) -> None:
     """Load and compile rules; name what is refused by file, line and reason. Exit 1 if anything is."""
     report = check_rules(paths)
-    for line in report.lines():
+    *findings, _counts = report.lines()
+    for line in (*findings, _sums(report)):
         click.echo(visible(line))
     if not report.ok:
         raise SystemExit(FOUND_FAULTS)
+
+
+def _sums(report: CheckReport) -> str:
+    """The counts of a check, in the language spoken; what was found is the engine's own words."""
+    counts = (
+        counted("{n} rules run", report.running),
+        counted("{n} refused", len(report.refused)),
+        counted("{n} not run here", len(report.unsupported)),
+        counted("{n} slow", len(report.slow)),
+        counted("{n} without a gate", len(report.ungated)),
+        counted("{n} out of reach of any format", report.unreachable),
+    )
+    return ", ".join(counts)
 
 
 @rules.command("test")
@@ -46,11 +61,13 @@ def run_tests(paths: tuple[Path, ...], verbose: bool) -> None:
     results = run_rule_tests(paths)
     for result in results:
         if verbose or not result.passed:
-            verdict = "passed" if result.passed else "FAILED"
-            name = f"{result.expected}: {result.name}" if result.name else "tests"
+            verdict = gettext("passed") if result.passed else gettext("FAILED")
+            name = f"{result.expected}: {result.name}" if result.name else gettext("tests")
             click.echo(visible(f"{verdict}  {result.path}: {name}" + (f": {result.reason}" if result.reason else "")))
     failed = sum(not result.passed for result in results)
-    click.echo(f"{len(results) - failed} events as expected, {failed} not")
+    as_expected = counted("{n} events as expected", len(results) - failed)
+    not_so = counted("{n} not", failed)
+    click.echo(f"{as_expected}, {not_so}")
     if failed or not results:
         raise SystemExit(FOUND_FAULTS)
 
@@ -66,23 +83,35 @@ def explain_rule(rule_file: Path, events: tuple[Path, ...], every: bool, limit: 
     """Say of a rule, on each event, which of its parts are true and what the event has there."""
     for path in events:
         if not path.exists():
-            raise RuleError(f"{path}: no such file or folder")
+            raise RuleError(gettext("{path}: no such file or folder").format(path=path))
     pack = load_rules([rule_file])
     for refusal in (*pack.refused, *pack.unsupported):
         click.echo(visible(str(refusal)), err=True)
     if not pack.rules:
-        raise RuleError(f"{rule_file}: no rule that runs")
+        raise RuleError(gettext("{path}: no rule that runs").format(path=rule_file))
     explained = 0
     for rule in pack.rules:
-        click.echo(visible(f"{rule.title} ({rule.id}), log source {rule.logsource}"))
-        for line in _explanations(rule, events, every=every, limit=limit):
-            explained += not line.startswith((" ", "+", "-"))
-            click.echo(visible(line))
-    click.echo(f"{explained} events explained" if explained else "no event of the rule's log source (see --all)")
+        heading = gettext("{title} ({id}), log source {logsource}")
+        click.echo(visible(heading.format(title=rule.title, id=rule.id, logsource=rule.logsource)))
+        for explanation in _explanations(rule, events, every=every, limit=limit):
+            explained += 1
+            for line in _lines(explanation):
+                click.echo(visible(line))
+    none = gettext("no event of the rule's log source (see --all)")
+    click.echo(counted("{n} events explained", explained) if explained else none)
 
 
-def _explanations(rule: Rule, paths: tuple[Path, ...], *, every: bool, limit: int) -> list[str]:
-    lines: list[str] = []
+def _lines(explanation: Explanation) -> list[str]:
+    """An explanation as lines, its verdict in the language spoken; the trace is in the words of rules."""
+    verdict = gettext("event {id}: matches") if explanation.matched else gettext("event {id}: does not match")
+    lines = [verdict.format(id=explanation.event_id)]
+    if not explanation.meets:
+        lines.append(gettext("the rule does not see this log source"))
+    return [*lines, *explain_text(explanation)[len(lines) :]]
+
+
+def _explanations(rule: Rule, paths: tuple[Path, ...], *, every: bool, limit: int) -> list[Explanation]:
+    explanations: list[Explanation] = []
     for batch in read_events(paths, now=datetime.now(UTC)):
         if isinstance(batch, SourceProblem):
             click.echo(visible(str(batch)), err=True)
@@ -95,7 +124,7 @@ def _explanations(rule: Rule, paths: tuple[Path, ...], *, every: bool, limit: in
                 raise RuleError(str(answer))
             for explanation in answer:
                 if limit <= 0:
-                    return lines
+                    return explanations
                 limit -= 1
-                lines += explain_text(explanation)
-    return lines
+                explanations.append(explanation)
+    return explanations

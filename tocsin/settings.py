@@ -18,8 +18,9 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Literal
+from zoneinfo import available_timezones
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 ENVIRONMENT_PREFIX = "TOCSIN_"
 NOT_SETTINGS = frozenset({"TOCSIN_CONFIG", "TOCSIN_REQUIRE", "TOCSIN_CACHE", "TOCSIN_SHARED_DATA"})
@@ -29,12 +30,21 @@ SettingsTree = dict[str, object]
 Port = Annotated[int, Field(ge=0, le=65535)]
 
 
+REASONS = {
+    "extra_forbidden": "unknown setting",
+    "missing": "this setting is missing",
+    "tuple_type": 'a list is wanted, such as ["a", "b"]',
+}
+"""Kind of fault (pydantic) -> what to say."""
+
+
 class SettingsError(Exception):
     """A setting that cannot be used; the message names the key, the source and the reason in one line."""
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+    # numbers are text where text is wanted: TOCSIN_BUS__PASSWORD=12345 is a password
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, coerce_numbers_to_str=True)
 
 
 class BusSection(_Section):
@@ -60,13 +70,20 @@ class ListenerSection(_Section):
     """A socket that one hospital sends to: the tenant comes from the channel, never from the message."""
 
     name: str = Field(min_length=1)
-    hospital: str = Field(min_length=1, max_length=64, pattern=r"^[^/\x00-\x1f]+$")
+    hospital: str = Field(max_length=64)
     transport: Literal["udp", "tcp"] = "tcp"
     host: str = "127.0.0.1"
     port: Port = 5514
-    max_frame: int = Field(default=262_144, ge=1024)  # bytes
+    max_frame: int = Field(default=1_048_576, ge=1024, le=4_194_304)  # bytes; what follows must fit a bus message
     max_connections: int = Field(default=1000, ge=1)
     idle_timeout: float = Field(default=86_400.0, ge=0)  # seconds without a byte; 0: never
+
+    @field_validator("hospital")
+    @classmethod
+    def _check_hospital(cls, name: str) -> str:
+        if not name.strip() or name.strip() in (".", "..") or "/" in name or not name.isprintable():
+            raise ValueError("a hospital's name is printable text without a slash")
+        return name.strip()
 
 
 class CollectSection(_Section):
@@ -84,6 +101,7 @@ class DetectSection(_Section):
 
     flush_seconds: float = Field(default=5.0, gt=0)
     flush_rows: int = Field(default=50_000, ge=1)
+    flush_bytes: int = Field(default=134_217_728, ge=1_048_576)  # in memory
 
 
 class PathSection(_Section):
@@ -101,6 +119,13 @@ class ConsoleSection(_Section):
     language: Literal["fr", "en"] = "fr"  # where the browser asks for neither
     time_zone: str = "Europe/Paris"
     allowed_hosts: tuple[str, ...] = ("127.0.0.1", "localhost", "[::1]")
+
+    @field_validator("time_zone")
+    @classmethod
+    def _check_time_zone(cls, name: str) -> str:
+        if name not in available_timezones():
+            raise ValueError(f"{name!r} is no time zone, such as Europe/Paris")
+        return name
 
 
 class LogSection(_Section):
@@ -165,13 +190,31 @@ def load_settings(
     try:
         settings = Settings.model_validate(merged)
     except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"])
-        origin = next((text for known, text in origins.items() if key.startswith(known)), str(config or "defaults"))
-        reason = "unknown setting" if first["type"] == "extra_forbidden" else first["msg"]
-        raise SettingsError(f"{origin}: {key}: {reason}") from error
+        raise _explained(error, merged, origins, str(config or "defaults")) from error
     _check_listeners(settings.collect.listeners, str(config or "settings"))
     return settings
+
+
+def _explained(error: ValidationError, tree: SettingsTree, origins: Mapping[str, str], default: str) -> SettingsError:
+    """The first fault as one line; a key that does not exist before one that is missing, being its misspelling."""
+    faults = sorted(error.errors(), key=lambda fault: fault["type"] != "extra_forbidden")
+    fault = faults[0]
+    key = ".".join(_part(fault["loc"][: place + 1], tree) for place in range(len(fault["loc"])))
+    raw_key = ".".join(str(part) for part in fault["loc"])
+    origin = next((text for known, text in origins.items() if raw_key.startswith(known)), default)
+    reason = REASONS.get(fault["type"], fault["msg"].removeprefix("Value error, "))
+    return SettingsError(f"{origin}: {reason}" if origin.endswith(key) else f"{origin}: {key}: {reason}")
+
+
+def _part(place: tuple[int | str, ...], tree: object) -> str:
+    """One part of a key; an item of a list by its name where it has one."""
+    for part in place:
+        try:
+            tree = tree[part]  # type: ignore[index]  # whatever TOML gave; what cannot be indexed is caught
+        except (KeyError, IndexError, TypeError):
+            return str(place[-1])
+    name = tree.get("name") if isinstance(place[-1], int) and isinstance(tree, dict) else None
+    return str(place[-1]) if name is None else f"[{name}]"
 
 
 def _check_listeners(listeners: Sequence[ListenerSection], origin: str) -> None:

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Final, Protocol
 
 import polars as pl
@@ -36,14 +37,14 @@ from ingest.bus import (
 )
 from ingest.envelope import EVENT_ID, EventFrame
 from ingest.ipc import FrameDecodeError, decode_frame, encode_frame
-from ingest.parse import parse
 from ingest.rawbatch import decode_record
 from storage.alert import Alert
 from storage.alert_codec import decode_alert, encode_alert
 from storage.alerts import AlertStore
 from storage.errors import AlertDecodeError
 from storage.lake import Lake
-from tocsin.tally import Flow, Tally
+from tocsin.containment import match_contained, parse_contained
+from tocsin.tally import Counted, Flow, Tally, count
 
 log = structlog.get_logger()
 
@@ -52,6 +53,19 @@ PLACE: Final = "\x00place"
 
 RECORDS_A_STEP: Final = 64
 """Bus records read at once: with batches of 4,000 lines, about a quarter of a million lines at most."""
+
+
+MESSAGE_BYTES: Final = 1 << 20
+"""About how much one message of matches holds; Kafka's own default limit is 1 MiB, and compression leaves room."""
+
+
+@dataclass(frozen=True, slots=True)
+class Flush:
+    """When what was read is made durable in the lake: at this many events, bytes in memory, or seconds."""
+
+    rows: int
+    bytes: int
+    seconds: float
 
 
 class Stage(Protocol):
@@ -113,19 +127,17 @@ class DetectStage:
         lake: Lake,
         plan: Plan,
         tally: Tally,
-        *,
-        flush_rows: int,
-        flush_seconds: float,
+        flush: Flush,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._bus = bus
         self._plan = plan
         self._tally = tally
-        self._flush_rows = flush_rows
-        self._flush_seconds = flush_seconds
+        self._when = flush
         self._clock = clock
         self._writer = lake.writer()
-        self._uncommitted: dict[Partition, int] = {}
+        self._waiting: list[Counted] = []
+        self._records = 0
         self._oldest = 0.0
         self._subscription = bus.subscribe("tocsin-detect", [TOPIC_RAW])
 
@@ -140,54 +152,80 @@ class DetectStage:
 
     def _take(self, records: Sequence[Record]) -> None:
         raw: list[pl.DataFrame] = []
-        outgoing: list[Message] = []
+        unreadable: list[Message] = []
         for record in records:
             try:
                 raw.append(decode_record(record))
             except FrameDecodeError as error:
-                outgoing.append(quarantined(record, str(error)))
-        self._tally.add(Flow.QUARANTINED, len(outgoing))
-        frames = parse(pl.concat(raw)) if raw else []
-        outgoing += self._match(frames)
-        if outgoing:
-            self._bus.publish(outgoing)
-        if not self._uncommitted:
+                unreadable.append(quarantined(record, str(error)))
+        frames = parse_contained(pl.concat(raw)) if raw else []
+        matches = self._match(frames)
+        self._bus.publish([*unreadable, *match_messages(matches)])
+        self._tally.add(Flow.QUARANTINED, len(unreadable))
+        self._tally.add(Flow.MATCHES, sum(found.height for found in matches))
+        if not self._records:
             self._oldest = self._clock()
         for position, events in by_record(frames, records):
             self._writer.add(events, position)
-        self._uncommitted |= next_offsets(records)
-        self._tally.count(frames)
+        self._records += len(records)
+        self._waiting += count(frames)
 
-    def _match(self, frames: Sequence[EventFrame]) -> list[Message]:
-        found = [matches for frame in frames if (matches := self._plan.match(frame)).height]
-        if not found:
-            return []
-        self._tally.add(Flow.MATCHES, sum(matches.height for matches in found))
-        by_tenant = pl.concat(found).partition_by("tenant", as_dict=True, maintain_order=True)
-        return [Message(TOPIC_MATCHES, str(tenant), encode_frame(matches)) for (tenant,), matches in by_tenant.items()]
+    def _match(self, frames: Sequence[EventFrame]) -> list[pl.DataFrame]:
+        found: list[pl.DataFrame] = []
+        for frame in frames:
+            matches, failed = match_contained(self._plan, frame)
+            self._tally.add(Flow.UNMATCHED, failed)
+            if matches.height:
+                found.append(matches)
+        return found
 
     def _due(self) -> bool:
-        if not self._uncommitted:
-            return False
-        old = self._clock() - self._oldest >= self._flush_seconds
-        return old or self._writer.buffered_rows >= self._flush_rows
+        writer, when = self._writer, self._when
+        return self._records > 0 and (
+            self._clock() - self._oldest >= when.seconds
+            or writer.buffered_rows >= when.rows
+            or writer.buffered_bytes >= when.bytes
+        )
 
     def _flush(self) -> None:
-        self._writer.flush()
-        self._subscription.commit(self._uncommitted)
-        self._uncommitted = {}
+        """Make durable, then commit, then count: what is shown as received is what will not be read again."""
+        self._subscription.commit(self._writer.flush())
+        self._tally.count(self._waiting)
+        self._waiting, self._records = [], 0
 
     def lag(self) -> int:
-        """Records waiting on `tocsin.raw`."""
-        return self._subscription.lag()
+        """Records of `tocsin.raw` that are not yet in the lake."""
+        return self._subscription.lag() + self._records
 
     def close(self) -> None:
         """Write what waits for the lake, commit, and leave."""
         try:
-            if self._uncommitted:
+            if self._records:
                 self._flush()
         finally:
             self._subscription.close()
+
+
+def match_messages(found: Sequence[pl.DataFrame]) -> list[Message]:
+    """Matches as bus messages, by hospital, each well below what a bus takes at once."""
+    if not found:
+        return []
+    by_tenant = pl.concat(found).partition_by("tenant", as_dict=True, maintain_order=True)
+    return [
+        Message(TOPIC_MATCHES, str(tenant), encode_frame(part))
+        for (tenant,), matches in by_tenant.items()
+        for part in parts_within(matches, MESSAGE_BYTES)
+    ]
+
+
+def parts_within(frame: pl.DataFrame, limit: int) -> Iterator[pl.DataFrame]:
+    """The frame in parts of at most about `limit` bytes in memory, or of one row."""
+    if frame.height <= 1 or frame.estimated_size() <= limit:
+        yield frame
+        return
+    half = frame.height // 2
+    yield from parts_within(frame[:half], limit)
+    yield from parts_within(frame[half:], limit)
 
 
 class CorrelateStage:
@@ -203,22 +241,21 @@ class CorrelateStage:
     def step(self, timeout: float) -> int:
         """Read matches, publish their alerts, commit."""
         records = self._subscription.poll(timeout, RECORDS_A_STEP)
-        outgoing: list[Message] = []
         for record in records:
-            try:
-                matches = decode_frame(record.value, MATCH_SCHEMA)
-            except FrameDecodeError as error:
-                outgoing.append(quarantined(record, str(error)))
-                self._tally.add(Flow.QUARANTINED, 1)
-                continue
-            alerts = [Message(TOPIC_ALERTS, alert.tenant, encode_alert(alert)) for alert in correlate(matches)]
-            self._tally.add(Flow.ALERTS, len(alerts))
-            outgoing += alerts
-        if outgoing:
-            self._bus.publish(outgoing)
+            self._bus.publish(self._answer(record))
         if records:
             self._subscription.commit(next_offsets(records))
         return len(records)
+
+    def _answer(self, record: Record) -> list[Message]:
+        try:
+            matches = decode_frame(record.value, MATCH_SCHEMA)
+        except FrameDecodeError as error:
+            self._tally.add(Flow.QUARANTINED, 1)
+            return [quarantined(record, str(error))]
+        alerts = [Message(TOPIC_ALERTS, alert.tenant, encode_alert(alert)) for alert in correlate(matches)]
+        self._tally.add(Flow.ALERTS, len(alerts))
+        return alerts
 
     def lag(self) -> int:
         """Records waiting on `tocsin.matches`."""

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
 
@@ -25,44 +25,66 @@ class Flow(StrEnum):
     ALERTS = "alerts"  # published by correlate
     STORED = "stored"  # read by the store, known ones included
     QUARANTINED = "quarantined"  # bus records that could not be read
+    UNMATCHED = "unmatched"  # events that the rules could not be tried on, by a defect
+
+
+@dataclass(frozen=True, slots=True)
+class Counted:
+    """Events of one hospital in some frames: how many, and when the last was received."""
+
+    tenant: str
+    received: int
+    unknown: int
+    marked: int
+    last: datetime
+
+
+def count(frames: Sequence[EventFrame]) -> list[Counted]:
+    """Count the events of frames by hospital."""
+    parts = [
+        frame.events.lazy()
+        .group_by(TENANT)
+        .agg(
+            pl.len().alias("received"),
+            (pl.col(DATASET) == "unknown").sum().alias("unknown"),
+            pl.col(REMARK).is_not_null().sum().alias("marked"),
+            pl.col(RECEIVED).max().alias("last"),
+        )
+        for frame in frames
+    ]
+    return [Counted(*row) for part in pl.collect_all(parts) for row in part.iter_rows()]
 
 
 class Tally:
-    """Counts by hospital, and of what could not be read at all. Safe to share between threads."""
+    """Counts by hospital, and of what passed where. Safe to share between threads."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._hospitals: dict[str, HospitalPulse] = {}
         self._flow: Counter[Flow] = Counter()
 
-    def count(self, frames: Sequence[EventFrame]) -> None:
-        """Add the events of parsed frames."""
-        parts = [
-            frame.events.lazy()
-            .group_by(TENANT)
-            .agg(
-                pl.len().alias("received"),
-                (pl.col(DATASET) == "unknown").sum().alias("unknown"),
-                pl.col(REMARK).is_not_null().sum().alias("marked"),
-                pl.col(RECEIVED).max().alias("last"),
-            )
-            for frame in frames
-        ]
+    def count(self, parts: Sequence[Counted]) -> None:
+        """Add what was counted of events that are now durable."""
         with self._lock:
-            for part in pl.collect_all(parts):
-                for tenant, received, unknown, marked, last in part.iter_rows():
-                    self._add(tenant, received, unknown, marked, last)
+            for part in parts:
+                self._add(part)
 
-    def _add(self, tenant: str, received: int, unknown: int, marked: int, last: datetime) -> None:
-        old = self._hospitals.get(tenant, HospitalPulse(tenant))
-        self._hospitals[tenant] = replace(
+    def _add(self, part: Counted) -> None:
+        old = self._hospitals.get(part.tenant, HospitalPulse(part.tenant))
+        self._hospitals[part.tenant] = replace(
             old,
-            received=old.received + received,
-            understood=old.understood + received - unknown,
-            unknown=old.unknown + unknown,
-            marked=old.marked + marked,
-            last_event=last if old.last_event is None else max(old.last_event, last),
+            received=old.received + part.received,
+            understood=old.understood + part.received - part.unknown,
+            unknown=old.unknown + part.unknown,
+            marked=old.marked + part.marked,
+            last_event=part.last if old.last_event is None else max(old.last_event, part.last),
         )
+
+    def expect(self, tenants: Iterable[str]) -> None:
+        """Hospitals that should send: one that never did is then seen to be silent, and not merely absent."""
+        with self._lock:
+            for tenant in tenants:
+                self._hospitals.setdefault(tenant, HospitalPulse(tenant))
 
     def add(self, flow: Flow, number: int) -> None:
         """Add to what passed a place in the pipe."""

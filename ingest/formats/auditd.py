@@ -14,13 +14,14 @@ from typing import Final
 import polars as pl
 
 from ingest.formats.columns import Json, runs_within_limits, text_frame
-from ingest.formats.piece import EnvelopeNames, Parsed, Piece
+from ingest.formats.piece import EnvelopeNames, Parsed, Piece, spellings_of
 from ingest.logsource import LogSource
 
 LOGSOURCE: Final = LogSource("linux", None, "auditd")
 NAMES: Final = EnvelopeNames(
-    time=(("audit.time", True),), host=("node",), user=("acct", "AUID", "UID", "auid", "uid"), source_ip=("addr",)
+    time=(("audit.time", True),), host=("node",), user=("acct", "auid", "uid"), source_ip=("addr",)
 )
+_SPELLINGS: Final = spellings_of(NAMES)
 RECORD: Final = r"^(?:node=\S{1,255} )?type=[A-Z0-9_\[\]]{1,64} msg=audit\(\d{1,12}\.\d{1,9}:\d{1,20}\): ?"
 
 _HEAD: Final = re.compile(
@@ -65,7 +66,11 @@ def parse_audit(lines: pl.DataFrame) -> Parsed:
     for run in runs_within_limits([fields for _, fields in events]):
         part = events[run.start : run.stop]
         rows = pl.Series("row", [row for row, _ in part], dtype=pl.UInt32)
-        pieces.append(Piece(LOGSOURCE, "linux.auditd", rows, text_frame([fields for _, fields in part]), NAMES))
+        pieces.append(
+            Piece(
+                LOGSOURCE, "linux.auditd", rows, text_frame([fields for _, fields in part], spellings=_SPELLINGS), NAMES
+            )
+        )
     return Parsed(pieces, rejects)
 
 

@@ -3,8 +3,9 @@
 Every field is text (docs/decisions/0003-fields-are-text.md). Values of one column nearly always have one type, so a
 column is looked at once (`set(map(type, ...))`) and only the odd ones are walked value by value.
 
-Names are folded: of `ProcessId` and `processid` the first spelling wins, since Delta and DuckDB fold the case of column
-names; where both hold a value in one event the first is kept (the raw line has both). A name that the envelope owns is
+Names are folded, since Delta and DuckDB fold the case of column names: `ProcessId` and `processid` share a column, and
+where both hold a value in one event, that event's first is kept (the raw line has both). Only the spelling of a column
+may depend on other events, and not where a later step knows the name (`spellings`). A name that the envelope owns is
 set aside under `payload.`: a sender must not write our envelope.
 """
 
@@ -37,18 +38,22 @@ MOST_RUNS: Final = 8
 ENVELOPE_FEEDS: Final = frozenset({"@timestamp", "host.name", "user.name", "source.ip", "destination.ip"})
 """Envelope names that an event may carry itself: they feed the envelope and are no fields."""
 
+_NO_SPELLINGS: Final[Mapping[str, str]] = {}
 _TEXT: Final = frozenset({str, type(None)})
 _WHOLE: Final = frozenset({int, type(None)})
 
 
 def as_text(value: Json) -> str | None:
-    """A JSON value as field text: numbers in decimal, true/false in lower case, lists and objects as compact JSON."""
+    """A JSON value as field text: numbers in decimal, true/false in lower case, lists and objects as compact JSON.
+
+    A whole number is written without `.0`, whatever its type was: tables with gaps hold `EventID` as 4688.0.
+    """
     if value is None or isinstance(value, str):
         return value
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, (int, float)):
-        return repr(value)
+        return repr(value).removesuffix(".0")
     try:
         return orjson.dumps(value).decode()
     except TypeError:  # nested deeper than orjson writes (254), or an integer beyond 64 bits
@@ -73,35 +78,54 @@ def text_series(name: str, values: Sequence[Json]) -> pl.Series:
 
 
 def plain_name(name: str) -> str:
-    """A JSON key as a column name: printable, not empty, not too long, and not one of the envelope's."""
+    """A JSON key as a column name: printable, not empty, not too long, and not one of the envelope's.
+
+    Nor one that Polars takes for a pattern (`*`, `^...$`): an event must not be able to name all columns at once.
+    """
     if not name.isprintable() or not name or len(name) > MAX_NAME:
         name = "".join(char if char.isprintable() else "_" for char in name[:MAX_NAME]) or "_"
+    if name == "*" or name.startswith("^"):
+        name = f"_{name}"
     folded = name.lower()
     if folded in ENVELOPE:
         return folded if folded in ENVELOPE_FEEDS else f"payload.{folded}"
     return name
 
 
-def text_frame(events: Sequence[Fields], column_name: Callable[[str], str] = plain_name) -> pl.DataFrame:
+def text_frame(
+    events: Sequence[Fields],
+    column_name: Callable[[str], str] = plain_name,
+    spellings: Mapping[str, str] = _NO_SPELLINGS,
+) -> pl.DataFrame:
     """One row an event, one String column a name; names that differ only by case share a column.
 
     Args:
         events: Key -> value of each event. Objects that should be flattened already are.
         column_name: Key -> column name; two keys may give one name.
+        spellings: Name in lower case -> how its column is called, however the events spell it.
     """
+    columns: list[tuple[str, Sequence[Json]]] = []
     spelling: dict[str, str] = {}
-    columns: dict[str, pl.Series] = {}
     for key, values in _columns(events):
         wanted = column_name(key)
-        name = spelling.setdefault(wanted.lower(), wanted)
-        series = text_series(name, values)
-        if name in columns:
-            earlier = columns[name]
-            series = earlier.zip_with(earlier.is_not_null(), series)
-        columns[name] = series
+        folded = wanted.lower()
+        spelling.setdefault(folded, spellings.get(folded, wanted))
+        columns.append((folded, values))
+    if len(spelling) < len(columns):
+        columns = list(_columns([_folded(event, column_name) for event in events]))
     if not columns:
         return pl.DataFrame(height=len(events))
-    return pl.DataFrame(list(columns.values()))
+    return pl.DataFrame([text_series(spelling[folded], values) for folded, values in columns])
+
+
+def _folded(event: Fields, column_name: Callable[[str], str]) -> Fields:
+    """The event under column names in lower case; of keys that share one, the first that holds a value."""
+    folded: dict[str, Json] = {}
+    for key, value in event.items():
+        name = column_name(key).lower()
+        if folded.get(name) is None:
+            folded[name] = value
+    return folded
 
 
 def _columns(events: Sequence[Fields]) -> Iterable[tuple[str, Sequence[Json]]]:
@@ -144,18 +168,23 @@ def runs_within_limits(events: Sequence[Fields]) -> list[range]:
     return runs
 
 
-def flatten(value: dict[str, Json]) -> dict[str, Json]:
-    """Nested objects as dotted names, at most `MAX_FIELDS` of them; lists stay as they are and become JSON text."""
+def flatten(value: dict[str, Json]) -> tuple[dict[str, Json], bool]:
+    """(nested objects as dotted names, at most `MAX_FIELDS` of them; whether fields were left out).
+
+    Lists stay as they are and become JSON text.
+    """
     flat: dict[str, Json] = {}
-    _flatten_into(flat, "", value, MAX_DEPTH)
-    return flat
+    whole = _flatten_into(flat, "", value, MAX_DEPTH)
+    return flat, not whole
 
 
-def _flatten_into(flat: dict[str, Json], prefix: str, value: dict[str, Json], depth: int) -> None:
+def _flatten_into(flat: dict[str, Json], prefix: str, value: dict[str, Json], depth: int) -> bool:
     for key, item in value.items():
         if len(flat) >= MAX_FIELDS:
-            return
+            return False
         if isinstance(item, dict) and item and depth > 0:
-            _flatten_into(flat, f"{prefix}{key}.", item, depth - 1)
+            if not _flatten_into(flat, f"{prefix}{key}.", item, depth - 1):
+                return False
         else:
             flat.setdefault(f"{prefix}{key}", item)
+    return True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
 from typing import Final
 
 import polars as pl
@@ -60,6 +61,7 @@ def with_envelope(piece: Piece, ground: pl.DataFrame, notes: Notes) -> pl.DataFr
     return pl.DataFrame([*envelope, *(piece.fields[name] for name in kept)])
 
 
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _NO_TIME: Final = pl.lit(None, dtype=UTC_MICROSECONDS)
 _NOTHING: Final = pl.lit(None, dtype=pl.String)
 
@@ -99,10 +101,19 @@ def _times(found: pl.DataFrame, rows: pl.Series, notes: Notes) -> pl.Series:
     )
     if not judged["wrong"].any():
         return judged[TIMESTAMP]
+    instants = found[TIMESTAMP].to_physical()
     for place in judged["wrong"].arg_true():
-        shown = found["text"][place] or str(found[TIMESTAMP][place])
+        shown = found["text"][place] or _far_time(instants[place])
         _note(notes, rows[place], f"implausible event time {_quoted(shown)}: received time used")
     return found[RECEIVED].zip_with(judged["wrong"], judged[TIMESTAMP]).alias(TIMESTAMP)
+
+
+def _far_time(micros: int) -> str:
+    """A header's time as text. Polars reads years that Python has not (0, -5, 99999): it must not become a datetime."""
+    try:
+        return str(_EPOCH + timedelta(microseconds=micros))
+    except OverflowError:
+        return "outside the years 1 to 9999"
 
 
 def _quoted(text: str) -> str:

@@ -7,7 +7,7 @@ offered and cannot read is a reject with its reason, and goes on to the next for
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -42,6 +42,13 @@ class EnvelopeNames:
     user: tuple[str, ...] = ()
     source_ip: tuple[str, ...] = ()
     destination_ip: tuple[str, ...] = ()
+
+
+def spellings_of(names: EnvelopeNames, others: Iterable[str] = ()) -> dict[str, str]:
+    """Name in lower case -> the spelling that `names` and `others` know it by, for `columns.text_frame`."""
+    times = (name for name, _ in names.time)
+    known = (*times, *names.host, *names.user, *names.source_ip, *names.destination_ip, *others)
+    return {name.lower(): name for name in known}
 
 
 @dataclass(frozen=True, slots=True)

@@ -80,6 +80,8 @@ def _mixed(parts: pl.DataFrame) -> pl.DataFrame:
 
 def _modern(parts: pl.DataFrame) -> pl.DataFrame:
     fields = parts.select("m").unnest("m")
+    # RFC 5424, 6.4: a UTF-8 MSG starts with a byte order mark.
+    message = fields["payload"].fill_null("").str.strip_prefix("\ufeff")
     nil = {
         name: pl.when(pl.col(name) != "-").then(pl.col(name)) for name in ("host", "program", "pid", "structured_data")
     }
@@ -90,8 +92,7 @@ def _modern(parts: pl.DataFrame) -> pl.DataFrame:
         "program",
         "pid",
         "structured_data",
-        # RFC 5424, 6.4: a UTF-8 MSG starts with a byte order mark.
-        pl.col("payload").fill_null("").str.strip_prefix("\ufeff").alias("payload"),
+        unescaped(message).alias("payload"),
     )
 
 

@@ -18,7 +18,7 @@ _PAYLOAD: Final = pl.col("payload")
 _PROGRAM: Final = pl.col("program")
 
 FORMATS: Final[tuple[Format, ...]] = (
-    Format("json", _PAYLOAD.str.contains(r"^\s*\{"), parse_json),
+    Format("json", _PAYLOAD.str.contains(r"^\s*(?:\{|\[\s*\{\s*\")"), parse_json),
     Format(
         "windows.xml", _PAYLOAD.str.contains(r"^(?:<\?xml[^>]{0,200}>\s{0,8})?(?:<!DOCTYPE|<Event[\s>])"), parse_xml
     ),

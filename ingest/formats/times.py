@@ -1,7 +1,8 @@
 """Event times: text in the forms that loggers write, to UTC microseconds, over a whole column.
 
 Traps: 13 digits are milliseconds, not seconds (read as seconds they are the year 55840); NXLog's EventTime has no zone;
-.NET and Go write 7 and 9 digits of a second; PowerShell's ConvertTo-Json writes /Date(ms)/.
+.NET and Go write 7 and 9 digits of a second; Python and log4j write a comma before them (ISO 8601 allows it);
+PowerShell's ConvertTo-Json writes /Date(ms)/.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ def iso_time(text: pl.Expr, *, assume_utc: bool) -> pl.Expr:
 
 def rare_time(text: pl.Expr) -> pl.Expr:
     """The times of texts in the forms that are not ISO 8601: epochs, asctime, slashes."""
-    stripped = text.str.strip_chars()
+    stripped = text.str.strip_chars().str.replace(r"(:\d\d),(\d{1,9})", "$1.$2")
     forms = [stripped.str.to_datetime(form, time_unit="us", strict=False).dt.replace_time_zone("UTC") for form in _RARE]
     return pl.coalesce(_epoch(stripped), *forms, iso_time(stripped, assume_utc=True))
 

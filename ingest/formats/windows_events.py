@@ -14,8 +14,8 @@ from typing import Final, TypeAlias
 import polars as pl
 
 from ingest.formats.columns import Fields, Json, as_text, plain_name, runs_within_limits, text_frame
-from ingest.formats.piece import EnvelopeNames, Piece
-from ingest.formats.windows_fields import derive
+from ingest.formats.piece import EnvelopeNames, Piece, spellings_of
+from ingest.formats.windows_fields import DERIVED_FROM, derive
 from ingest.formats.windows_logsource import REFINED_BY, windows_logsource
 from ingest.logsource import LogSource
 
@@ -39,6 +39,8 @@ WINDOWS_NAMES: Final = EnvelopeNames(
     destination_ip=("DestinationIp", "DestAddress", "DestinationAddress", "destination.ip"),
 )
 
+WINDOWS_SPELLINGS: Final = spellings_of(WINDOWS_NAMES, DERIVED_FROM)
+
 FLAT_NAMES: Final[Mapping[str, str]] = {
     "Hostname": "Computer",
     "ProviderGuid": "Provider_Guid",
@@ -50,13 +52,12 @@ FLAT_NAMES: Final[Mapping[str, str]] = {
 """Names of flat JSON (NXLog, OTRF) -> the names Sigma rules use."""
 
 Event: TypeAlias = tuple[int, Fields]
-Key: TypeAlias = tuple[str, Json, Json, Json, Json]
+Key: TypeAlias = tuple[str, str | None, str, str | None, str | None]
 Buckets: TypeAlias = dict[Key, list[Event]]
-"""(dataset, channel, event id, provider, refining value) -> events, by row."""
+"""(dataset, channel, event id, provider, refining value) -> events, by row.
 
-_REFINED_BY: Final[Mapping[Json, str]] = {
-    spelling: name for event_id, name in REFINED_BY.items() for spelling in (event_id, int(event_id))
-}
+All as text: Python holds 1, 1.0 and True equal, so with raw values one event would choose the log source of another.
+"""
 
 
 def put(buckets: Buckets, row: int, dataset: str, fields: Fields, provider: Json) -> None:
@@ -66,13 +67,9 @@ def put(buckets: Buckets, row: int, dataset: str, fields: Fields, provider: Json
     """
     channel = fields.get("System.Channel", fields.get("Channel"))
     event_id = fields.get("System.EventID", fields.get("EventID"))
-    try:
-        refined = fields.get(_REFINED_BY[event_id]) if event_id in _REFINED_BY else None
-        bucket = buckets.setdefault((dataset, channel, event_id, provider, refined), [])
-    except TypeError:  # a list or an object where a name should be
-        key = (dataset, as_text(channel), as_text(event_id), as_text(provider), None)
-        bucket = buckets.setdefault(key, [])
-    bucket.append((row, fields))
+    number = (as_text(event_id) or "").strip()
+    refined = as_text(fields.get(REFINED_BY[number])) if number in REFINED_BY else None
+    buckets.setdefault((dataset, as_text(channel), number, as_text(provider), refined), []).append((row, fields))
 
 
 @lru_cache(maxsize=65536)
@@ -92,9 +89,7 @@ def pieces_of(buckets: Buckets) -> list[Piece]:
     frames: dict[tuple[str, LogSource, Key | None], list[Event]] = {}
     for key, events in buckets.items():
         dataset, channel, event_id, provider, refined = key
-        logsource = windows_logsource(
-            as_text(channel), (as_text(event_id) or "").strip(), as_text(provider), as_text(refined)
-        )
+        logsource = windows_logsource(channel, event_id, provider, refined)
         own = key if len(events) >= SMALL_BUCKET else None
         frames.setdefault((dataset, logsource, own), []).extend(events)
     pieces: list[Piece] = []
@@ -111,7 +106,7 @@ def _width(event: Event) -> int:
 
 def _piece(dataset: str, logsource: LogSource, events: list[Event]) -> Piece:
     naming = flat_name if dataset in FLAT_DATASETS else windows_name
-    frame = text_frame([fields for _, fields in events], naming)
+    frame = text_frame([fields for _, fields in events], naming, WINDOWS_SPELLINGS)
     rows = pl.Series("row", [row for row, _ in events], dtype=pl.UInt32)
     return Piece(logsource, dataset, rows, derive(frame, logsource), WINDOWS_NAMES)
 

@@ -46,6 +46,16 @@ UNNAMED_DATA_SERVICES: Final = frozenset({"application", "msexchange-management"
 """Services whose rules look into `Data`: there an event that came without it shows its Message in its place."""
 
 
+DERIVED_FROM: Final[tuple[str, ...]] = (
+    *("CommandLine", "Data", "Details", "EventType", "Image", "IntegrityLevel", "Keywords", "Level", "MandatoryLabel"),
+    *("Message", "NewProcessId", "NewProcessName", "NewValue", "NewValueType", "ObjectName", "ObjectValueName"),
+    *("OperationType", "ParentImage", "ParentProcessId", "ParentProcessName", "ProcessCommandLine", "ProcessId"),
+    *("ProcessName", "SubjectDomainName", "SubjectUserName", "TargetDomainName", "TargetObject", "TargetUserName"),
+    *("User", *(f"param{number}" for number in range(1, 100))),
+)
+"""Every field that is read or written here: these columns are spelled so, however a carrier spells them."""
+
+
 def derive(fields: pl.DataFrame, logsource: LogSource) -> pl.DataFrame:
     """The same rows with the missing fields added; what the event itself says is never replaced by a guess."""
     if "Keywords" in fields.columns:
@@ -114,11 +124,13 @@ def _process_creation(fields: pl.DataFrame) -> pl.DataFrame:
     if accounts:
         wanted["User"] = pl.coalesce(accounts)
     fields = _filled(fields, wanted)
-    if {"NewProcessId", "ProcessId"} <= have and "ParentProcessId" not in have:
+    if {"NewProcessId", "ProcessId"} <= have:
         # In 4688 ProcessId is the creator; in the category's taxonomy it is the new process.
-        creator = pl.when(pl.col("NewProcessId").is_not_null()).then(pl.col("ProcessId"))
+        own = pl.col("ParentProcessId") if "ParentProcessId" in have else pl.lit(None, dtype=pl.String)
+        native = own.is_null() & pl.col("NewProcessId").is_not_null()
         fields = fields.with_columns(
-            creator.alias("ParentProcessId"), pl.coalesce("NewProcessId", "ProcessId").alias("ProcessId")
+            pl.when(native).then(pl.col("ProcessId")).otherwise(own).alias("ParentProcessId"),
+            pl.when(native).then(pl.col("NewProcessId")).otherwise(pl.col("ProcessId")).alias("ProcessId"),
         )
     return fields
 

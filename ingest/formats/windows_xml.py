@@ -1,8 +1,9 @@
 """Windows events as XML, as the event log renders them and collectors forward them.
 
-XML from a network is read with expat, which expands no entity that is not declared; and a document that declares
-anything is refused, since no event does: so there is no "billion laughs" and no file is fetched. A declaration can only
-stand before the root element (XML 1.0, 2.8), so that is where it is looked for; expat refuses it anywhere else.
+XML from a network is read with expat, which expands no entity that is not declared; and a document with a document type
+declaration is refused, since no event has one: so there is no "billion laughs" and no file is fetched. Where such text
+occurs at all, expat itself says whether it is a declaration: searching would be misled by a processing instruction
+before it, and would refuse a command line within CDATA.
 Characters that XML 1.0 forbids do occur in events (a service name with a control character): they become U+FFFD.
 """
 
@@ -11,6 +12,7 @@ from __future__ import annotations
 import re
 from typing import Final
 from xml.etree import ElementTree as ET
+from xml.parsers import expat
 
 import polars as pl
 
@@ -42,6 +44,8 @@ _ATTRIBUTES: Final = (
     ("Security", "UserID", "UserID"),
     ("Correlation", "ActivityID", "ActivityID"),
 )
+_DOCTYPE: Final = "<!DOCTYPE"
+_TO_BRACKET: Final = re.compile(r"[^\[>]*[\[>]|[^\[>]+")
 DATASET: Final = "windows.xml"
 
 
@@ -63,17 +67,45 @@ def parse_xml(lines: pl.DataFrame) -> Parsed:
 
 def event_fields(text: str) -> tuple[dict[str, Json] | None, str | None]:
     """(fields of one event, None or a remark), or (None, why it is not one)."""
-    if "<!" in text[: text.find("<Event")]:
+    try:
+        return _event_fields(text)
+    except _DoctypeError:
         return None, "XML with a document type declaration refused"
+
+
+class _DoctypeError(Exception):
+    """The document has a document type declaration."""
+
+
+def _refuse_doctype(*_: object) -> None:
+    raise _DoctypeError
+
+
+def _root(text: str) -> ET.Element:
+    """The root element; raises `_DoctypeError` before any entity could be expanded, else ET.ParseError."""
+    if _DOCTYPE in text:
+        guard = expat.ParserCreate()
+        guard.StartDoctypeDeclHandler = _refuse_doctype
+        # Expat reads on after a handler raised, until the end of what it was given, and calls this one at `[` or `>`:
+        # so it is given the text in pieces that end there.
+        try:
+            for piece in _TO_BRACKET.findall(text):
+                guard.Parse(piece)
+        except expat.ExpatError:
+            pass  # broken before any declaration: told below
+    return ET.fromstring(text)  # noqa: S314 (see the module docstring)
+
+
+def _event_fields(text: str) -> tuple[dict[str, Json] | None, str | None]:
     remark = None
     try:
-        root = ET.fromstring(text)  # noqa: S314 (see the module docstring)
+        root = _root(text)
     except ET.ParseError as error:
         repaired, count = _FORBIDDEN.subn("\ufffd", text)
         if not count:
             return None, f"broken XML: {error}"
         try:
-            root = ET.fromstring(repaired)  # noqa: S314
+            root = _root(repaired)
         except ET.ParseError as second:
             return None, f"broken XML: {second}"
         remark = f"not valid XML, read all the same: {error}"
@@ -128,7 +160,7 @@ def _event_data(part: ET.Element) -> dict[str, Json]:
         if _local(element) != "Data":
             fields.setdefault(_local(element), element.text)
         elif name:
-            fields.setdefault(name, element.text)
+            fields.setdefault(name, element.text or "")  # `<Data/>` is empty, not absent: Sigma tells '' from null
         else:
             unnamed.append(element.text or "")
     return fields | unnamed_data(unnamed)

@@ -16,7 +16,7 @@ from sigma.rule import SigmaRule
 
 from detections.amend import amend_rule
 from detections.compile import CompileError, compile_detections
-from detections.render import RenderError, render
+from detections.render import RenderError, needed_columns, quote, render
 
 # pySigma's own type of this callback; its results are of no fixed type.
 _Callback = Callable[[SigmaRule | SigmaCorrelationRule, str | None, int, Any, Any], Any]
@@ -29,7 +29,7 @@ class PolarsBackend(TextQueryBackend):
     name: ClassVar[str] = "Polars expressions (Tocsin)"
     formats: ClassVar[dict[str, str]] = {
         "default": "An expression a rule, for pl.DataFrame.filter",
-        "filter": "A df.filter(...) statement a rule",
+        "filter": "A statement a rule that filters df; a column which df lacks is null, as in Tocsin",
     }
     requires_pipeline: ClassVar[bool] = False
 
@@ -58,10 +58,11 @@ class PolarsBackend(TextQueryBackend):
         amend_rule(rule)
         self.last_processing_pipeline.apply(rule)
         try:
-            code = render(compile_detections(rule, {}))
+            expression = compile_detections(rule, {})
+            code = render(expression)
         except (CompileError, RenderError) as error:
             raise SigmaFeatureNotSupportedByBackendError(f"{rule.title}: {error}", source=rule.source) from error
-        return f"df.filter(\n    {code}\n)" if output_format == "filter" else code
+        return _statement(code, needed_columns(expression)) if output_format == "filter" else code
 
     def finalize_output_filter(self, queries: list[str]) -> list[str]:
         """Statements as they are."""
@@ -80,3 +81,12 @@ class PolarsBackend(TextQueryBackend):
             raise error
         self.errors.append((rule, error))  # type: ignore[arg-type]  # pySigma does the same with correlations
         return []
+
+
+def _statement(code: str, columns: list[str]) -> str:
+    """The filter as a statement over `df`, which need not have every column that the rule names."""
+    if not columns:
+        return f"df.filter(\n    {code}\n)"
+    names = ", ".join(quote(name) for name in columns)
+    missing = f"pl.lit(None, pl.String).alias(name) for name in [{names}] if name not in df.columns"
+    return f"df.with_columns({missing}).filter(\n    {code}\n)"

@@ -1,0 +1,139 @@
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+
+import polars as pl
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ingest.envelope import EVENT_ID, EventFrame
+from ingest.logsource import LogSource
+from ingest.parse import parse
+from ingest.rawbatch import RAW_SCHEMA
+
+NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
+Row = dict[str, object]
+
+
+def batch(
+    lines: list[bytes], marks: list[str | None] | None = None, first: int = 0, tenant: str = "chu-a"
+) -> pl.DataFrame:
+    size = len(lines)
+    return pl.DataFrame(
+        {
+            "line": lines,
+            "received": [NOW] * size,
+            "mark": marks or [None] * size,
+            "tenant": [tenant] * size,
+            "peer": ["192.0.2.1"] * size,
+        },
+        schema=RAW_SCHEMA,
+    ).with_columns(pl.Series(EVENT_ID, [f"t:0:0:{first + row}" for row in range(size)], dtype=pl.String))
+
+
+SEEDS = [
+    b'{"EventID":1,"Channel":"Security","EventTime":"2026-01-01 00:00:00","Keywords":-5,"Data":[1]}',
+    b'{"winlog":{"event_data":{"a":1},"channel":"System","event_id":[]},"event":3}',
+    b'{"Event":{"System":{"EventID":{"#text":1}},"EventData":{"Data":[{"@Name":"a","#text":"b"},"c",null]}}}',
+    b'<34>1 2026-01-01T00:00:00Z h sshd 1 - [a b="c"] Failed password for x from 1.2.3.4 port 5',
+    b"<13>Feb 30 10:00:00 h sudo: a : TTY=1 ; COMMAND=x",
+    b"type=EXECVE msg=audit(1.2:3): a0=2F",
+    b"<Event xmlns='x'><System><EventID>1</EventID></System><EventData><Data Name='a'>b</Data></EventData></Event>",
+    b'{"message":"<13>x","product":"windows"}',
+]
+
+
+@st.composite
+def damaged(draw: st.DrawFn) -> bytes:
+    """A real line with bytes put in, taken out, or cut off."""
+    line = draw(st.sampled_from(SEEDS))
+    start = draw(st.integers(0, len(line)))
+    stop = draw(st.integers(start, min(len(line), start + 8)))
+    return line[:start] + draw(st.binary(max_size=6)) + line[stop:]
+
+
+def said(frames: list[EventFrame]) -> dict[str, tuple[LogSource, Row]]:
+    """Event id -> log source and what the event says; how a column is spelled may depend on the batch."""
+    return {
+        str(row[EVENT_ID]): (
+            frame.logsource,
+            {name.lower(): value for name, value in row.items() if value is not None},
+        )
+        for frame in frames
+        for row in frame.events.rows(named=True)
+    }
+
+
+SCALARS = [
+    1,
+    1.0,
+    True,
+    "1",
+    "1 ",
+    " 1",
+    12,
+    12.0,
+    "12",
+    4688,
+    4688.0,
+    "4688",
+    None,
+    "",
+    [],
+    {"a": 1},
+    400,
+    "information",
+]
+NEAR_KEYS = [
+    "EventID", "eventid", "Channel", "channel", "SourceName", "Provider_Name", "Image", "image", "Level", "level",
+    "Computer", "computer", "EventType", "eventtype", "NewProcessId", "newprocessid", "ProcessId", "ParentProcessId",
+    "parentprocessid", "Data", "param1", "PARAM1", "Message", "message", "User", "user", "USER", "UtcTime", "utctime",
+    "TargetUserName", "targetUserName", "TargetDomainName", "SubjectUserName", "product", "category", "service",
+]  # fmt: skip
+NEAR_VALUES = [
+    *SCALARS, "Microsoft-Windows-Sysmon/Operational", "Microsoft-Windows-Sysmon", "Security", "Application", "windows",
+    "process_creation", "CreateKey", "2026-02-28 10:00:00,123", "2026-02-28 10:00:00", "Windows PowerShell",
+]  # fmt: skip
+near_events = st.builds(
+    lambda start, more: json.dumps({**start, **more}).encode(),
+    st.sampled_from(
+        [
+            {"EventID": 1, "Channel": "Microsoft-Windows-Sysmon/Operational", "SourceName": "Microsoft-Windows-Sysmon"},
+            {"EventID": 1.0, "Channel": "Microsoft-Windows-Sysmon/Operational"},
+            {"EventID": 4688, "Channel": "Security"},
+            {"EventID": 4688.0, "SourceName": "Microsoft-Windows-Security-Auditing"},
+            {"EventID": 400, "Channel": "Windows PowerShell"},
+            {"EventID": True, "Channel": "Application"},
+            {"product": "windows"},
+            {"eventSource": "a", "eventName": "b", "awsRegion": "c"},
+            {},
+        ]
+    ),
+    st.dictionaries(st.sampled_from(NEAR_KEYS), st.sampled_from(NEAR_VALUES), max_size=6),
+)
+near_lines = st.lists(st.one_of(near_events, damaged(), st.sampled_from(SEEDS)), min_size=1, max_size=6)
+
+
+@settings(max_examples=200, deadline=None)
+@given(near_lines, near_lines)
+def test_no_event_depends_on_its_neighbours_nor_on_another_hospital(ours: list[bytes], theirs: list[bytes]) -> None:
+    one_hospital = batch(ours, tenant="chu-a")
+    another = batch(theirs, first=len(ours), tenant="chu-b")
+    apart = said(parse(one_hospital)) | said(parse(another))
+    assert said(parse(pl.concat([one_hospital, another]))) == apart
+    assert said(parse(pl.concat([another, one_hospital]))) == apart
+
+
+def test_a_neighbour_does_not_change_a_log_source() -> None:
+    channel = {"Channel": "Microsoft-Windows-Sysmon/Operational", "SourceName": "Microsoft-Windows-Sysmon"}
+    lines = [json.dumps({"EventID": event_id, **channel}).encode() for event_id in (True, 1.0, 1, "1")]
+    found = said(parse(batch(lines)))
+    categories = [found[f"t:0:0:{row}"][0].category for row in range(4)]
+    assert categories == [None, "process_creation", "process_creation", "process_creation"]
+
+
+def test_of_two_spellings_the_first_of_the_event_counts() -> None:
+    lines = [b'{"image":"X","a":1}', b'{"Image":"A","image":"B"}', b'{"Image":null,"image":"C"}']
+    found = said(parse(batch(lines)))
+    assert [found[f"t:0:0:{row}"][1]["image"] for row in range(3)] == ["X", "A", "C"]
