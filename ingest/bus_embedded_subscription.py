@@ -13,7 +13,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -60,12 +60,11 @@ class EmbeddedSubscription:
         except BusError:
             os.close(self._lease)
             raise
-        try:
+        with ExitStack() as undo:
+            undo.callback(self.close)
             self._topics = {topic: self._topic_id(topic) for topic in topics}
             self._next = {topic: self._first_offset(topic, start_at) for topic in topics}
-        except BaseException:
-            self.close()
-            raise
+            undo.pop_all()
 
     def poll(self, timeout: float, max_records: int = 256) -> list[Record]:
         """Records in offset order within each topic; empty after `timeout` seconds without any.

@@ -22,7 +22,7 @@ import threading
 import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import Final
 
@@ -92,11 +92,11 @@ class _ClosingSocket(KafkaNetSocket):  # type: ignore[misc] # the client carries
     async def sock_connect(
         self, net: NetworkSelector, sock: socket.socket, address: object, **options: object
     ) -> object:
-        try:
-            return await super().sock_connect(net, sock, address, **options)
-        except BaseException:
-            sock.close()
-            raise
+        with ExitStack() as undo:
+            undo.callback(sock.close)
+            connected = await super().sock_connect(net, sock, address, **options)
+            undo.pop_all()
+        return connected
 
 
 class KafkaBus:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from typing import Protocol, TypeVar
 
 Client = TypeVar("Client")
@@ -23,15 +24,13 @@ def connect(make: Callable[..., Client], network: Callable[..., Network], option
         network: What makes the client's network part.
         options: The client's options.
     """
-    opened: list[Network] = []
+    with ExitStack() as undo:
 
-    def open_network(**configs: object) -> Network:
-        opened.append(network(**configs))
-        return opened[-1]
+        def open_network(**configs: object) -> Network:
+            opened = network(**configs)
+            undo.callback(opened.close)
+            return opened
 
-    try:
-        return make(kafka_client=open_network, **options)
-    except BaseException:
-        for client in opened:
-            client.close()
-        raise
+        client = make(kafka_client=open_network, **options)
+        undo.pop_all()
+    return client

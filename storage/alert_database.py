@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import Final
@@ -70,12 +70,11 @@ class AlertDatabase:
         """The turn to write: all of it is stored when the block ends, nothing if it raises."""
         with self._writing, self._explained(action):
             self._writer.begin()
-            try:
+            with ExitStack() as undo:
+                undo.callback(self._abandon)
                 yield self._writer
                 self._writer.commit()
-            except BaseException:
-                self._abandon()
-                raise
+                undo.pop_all()
 
     @contextmanager
     def reading(self, action: str) -> Iterator[duckdb.DuckDBPyConnection]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Final
 
@@ -43,10 +44,9 @@ def export_tables(connection: duckdb.DuckDBPyConnection, folder: Path) -> list[P
 
 def _write(connection: duckdb.DuckDBPyConnection, query: str, path: Path) -> None:
     reader = connection.sql(query).to_arrow_reader(BATCH_ROWS)
-    try:
+    with ExitStack() as undo:
+        undo.callback(path.unlink, missing_ok=True)
         with pq.ParquetWriter(path, reader.schema, compression="zstd") as writer:
             for batch in reader:
                 writer.write_batch(batch)
-    except BaseException:
-        path.unlink(missing_ok=True)
-        raise
+        undo.pop_all()
