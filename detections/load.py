@@ -26,6 +26,7 @@ from detections.documents import MAX_RULE_BYTES, Document, DocumentError, read_d
 from detections.rule import Refusal, Rule, RulePack, RulePathError
 from ingest.logsource import LogSource
 
+RULE_SUFFIXES: Final = frozenset({".yml", ".yaml"})
 SKIPPED_FOLDERS: Final = frozenset({"scenarios", "pipelines"})
 DEFAULT_LEVEL: Final = "medium"
 
@@ -86,15 +87,23 @@ def _files(path: Path) -> Iterable[Path]:
         return [path]
     if not path.is_dir():
         raise RulePathError(f"no rules at {path}: no such file or folder")
-    try:
-        found = [*path.rglob("*.yml"), *path.rglob("*.yaml")]
-    except OSError as error:
-        raise RulePathError(f"cannot list rules at {path}: {error}") from error
+    found = (
+        Path(parent, name)
+        for parent, folders, names in os.walk(path, onerror=_refuse_to_pass_over)
+        for name in (*names, *folders)  # a folder of such a name is named as a fault, not entered silently
+    )
     return sorted(
         file
         for file in found
-        if not file.stem.endswith(".tests") and not SKIPPED_FOLDERS.intersection(file.relative_to(path).parts[:-1])
+        if file.suffix in RULE_SUFFIXES
+        and not file.stem.endswith(".tests")
+        and not SKIPPED_FOLDERS.intersection(file.relative_to(path).parts[:-1])
     )
+
+
+def _refuse_to_pass_over(error: OSError) -> None:
+    """A folder that cannot be listed may hold any number of rules: none of them running must not go unsaid."""
+    raise RulePathError(f"cannot list rules at {error.filename}: {error.strerror}") from error
 
 
 def read_rules(path: Path) -> Iterator[Reading | _Unsupported]:

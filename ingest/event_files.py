@@ -77,15 +77,18 @@ def read_events(
         Batches of events, and what could not be read of which source, in the order of the sources.
     """
     bounds = limits or ReadLimits()
-    for path, named in _files(paths):
+    unlisted: list[OSError] = []
+    for path, named in _files(paths, unlisted.append):
         yield from _read_path(path, bounds, now, named=named)
+    for error in unlisted:
+        yield SourceProblem(str(error.filename), "", error.strerror or str(error), "unreadable")
 
 
-def _files(paths: Sequence[Path]) -> Iterator[tuple[Path, bool]]:
-    """Each file once, and whether it was named itself rather than found in a folder."""
+def _files(paths: Sequence[Path], fail: Callable[[OSError], None]) -> Iterator[tuple[Path, bool]]:
+    """Each file once, and whether it was named itself; `fail` is told of folders that cannot be listed."""
     seen: set[str] = set()
     for path in paths:
-        found = sorted(_walk(path)) if path.is_dir() else [path]
+        found = sorted(_walk(path, fail)) if path.is_dir() else [path]
         for file in found:
             real = os.path.realpath(file)
             if real not in seen:
@@ -93,8 +96,8 @@ def _files(paths: Sequence[Path]) -> Iterator[tuple[Path, bool]]:
                 yield file, not path.is_dir()
 
 
-def _walk(folder: Path) -> Iterator[Path]:
-    for parent, _, names in os.walk(folder):
+def _walk(folder: Path, fail: Callable[[OSError], None]) -> Iterator[Path]:
+    for parent, _, names in os.walk(folder, onerror=fail):
         for name in names:
             file = Path(parent, name)
             if file.is_file():  # not a pipe, a socket or a dangling link

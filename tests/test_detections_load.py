@@ -204,3 +204,18 @@ def test_correlations_and_filters_are_kept_apart(tmp_path: Path) -> None:
 def test_timeframe_is_no_detection(tmp_path: Path) -> None:
     pack = load_rules([write(tmp_path, GOOD.replace("  condition: sel", "  timeframe: 5m\n  condition: all of them"))])
     assert list(pack.rules[0].sigma.detection.detections) == ["sel"]
+
+
+def test_a_folder_that_cannot_be_listed_is_not_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    closed = tmp_path / "closed"
+    closed.mkdir()
+    listing = os.scandir
+
+    def scandir(path: str) -> object:  # root may list any folder, so permissions would show nothing here
+        if Path(path) == closed:
+            raise PermissionError(13, "Permission denied", str(path))
+        return listing(path)
+
+    monkeypatch.setattr("os.scandir", scandir)
+    with pytest.raises(RulePathError, match=r"closed: Permission denied"):
+        load_rules([tmp_path])

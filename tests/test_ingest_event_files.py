@@ -533,3 +533,21 @@ def test_every_real_archive_is_read_whole(shared_data: Path) -> None:
     assert len({batch.source for batch in batches}) >= 64
     assert sum(batch.raw.height for batch in batches) > 300_000
     assert all("__MACOSX" not in batch.source for batch in batches)
+
+
+def test_a_folder_that_cannot_be_listed_is_a_problem(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "closed").mkdir()
+    (tmp_path / "a.log").write_text("one\n")
+    listing = os.scandir
+
+    def scandir(path: str) -> object:  # root may list any folder, so permissions would show nothing here
+        if Path(path) == tmp_path / "closed":
+            raise PermissionError(13, "Permission denied", str(path))
+        return listing(path)
+
+    monkeypatch.setattr("os.scandir", scandir)
+    batches, problems = read(tmp_path)
+    assert lines(batches) == [b"one"]
+    assert [(problem.source, problem.reason, problem.kind) for problem in problems] == [
+        (str(tmp_path / "closed"), "Permission denied", "unreadable")
+    ]

@@ -3,37 +3,15 @@ from __future__ import annotations
 import json
 import re
 import time
-from datetime import UTC, datetime
 from pathlib import Path
 
-import polars as pl
 import pytest
 
-from ingest.envelope import EVENT_ID
 from ingest.formats.cut_json import close_cut_json
 from ingest.formats.sigma_taxonomy import is_known
 from ingest.logsource import UNKNOWN, LogSource
 from ingest.parse import parse
-from ingest.rawbatch import RAW_SCHEMA
-
-NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
-Row = dict[str, object]
-
-
-def batch(
-    lines: list[bytes], marks: list[str | None] | None = None, first: int = 0, tenant: str = "chu-a"
-) -> pl.DataFrame:
-    size = len(lines)
-    return pl.DataFrame(
-        {
-            "line": lines,
-            "received": [NOW] * size,
-            "mark": marks or [None] * size,
-            "tenant": [tenant] * size,
-            "peer": ["192.0.2.1"] * size,
-        },
-        schema=RAW_SCHEMA,
-    ).with_columns(pl.Series(EVENT_ID, [f"t:0:0:{first + row}" for row in range(size)], dtype=pl.String))
+from raw_lines import NOW, Row, batch
 
 
 def one(line: bytes, mark: str | None = None) -> tuple[LogSource, Row]:

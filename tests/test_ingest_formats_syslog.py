@@ -2,27 +2,10 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-import polars as pl
 import pytest
 
-from ingest.envelope import EVENT_ID
 from ingest.logsource import LogSource
-from ingest.parse import parse
-from ingest.rawbatch import RAW_SCHEMA
-
-NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
-
-
-def read(line: bytes, received: datetime = NOW) -> tuple[LogSource, dict[str, object]]:
-    """The log source of one line, and what its event says (nulls left out)."""
-    raw = pl.DataFrame(
-        {"line": [line], "received": [received], "mark": [None], "tenant": ["chu-a"], "peer": ["192.0.2.1"]},
-        schema=RAW_SCHEMA,
-    ).with_columns(pl.lit("t:0:0:0").alias(EVENT_ID))
-    (frame,) = parse(raw)
-    row = frame.events.row(0, named=True)
-    return frame.logsource, {name: value for name, value in row.items() if value is not None}
-
+from raw_lines import NOW, read
 
 HEADERS: list[tuple[bytes, str | None, str | None, str | None, datetime, str]] = [
     # RFC 5424

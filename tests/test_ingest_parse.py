@@ -20,26 +20,7 @@ from ingest.formats.table import FORMATS
 from ingest.formats.windows_logsource import CATEGORIES, CHANNEL_SERVICES, REFINED_CATEGORIES
 from ingest.logsource import UNKNOWN, LogSource
 from ingest.parse import parse
-from ingest.rawbatch import RAW_SCHEMA
-
-NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
-Row = dict[str, object]
-
-
-def batch(
-    lines: list[bytes], marks: list[str | None] | None = None, first: int = 0, tenant: str = "chu-a"
-) -> pl.DataFrame:
-    size = len(lines)
-    return pl.DataFrame(
-        {
-            "line": lines,
-            "received": [NOW] * size,
-            "mark": marks or [None] * size,
-            "tenant": [tenant] * size,
-            "peer": ["192.0.2.1"] * size,
-        },
-        schema=RAW_SCHEMA,
-    ).with_columns(pl.Series(EVENT_ID, [f"t:0:0:{first + row}" for row in range(size)], dtype=pl.String))
+from raw_lines import NOW, SEEDS, Row, batch, damaged
 
 
 def check_frames(raw: pl.DataFrame, frames: list[EventFrame]) -> None:
@@ -280,27 +261,6 @@ def test_cloudtrail() -> None:
     logsource, row = one(json.dumps(record).encode())
     assert logsource == LogSource("aws", None, "cloudtrail")
     assert (row["user.name"], row["source.ip"], row["requestParameters.userName"]) == ("bob", "203.0.113.9", "eve")
-
-
-SEEDS = [
-    b'{"EventID":1,"Channel":"Security","EventTime":"2026-01-01 00:00:00","Keywords":-5,"Data":[1]}',
-    b'{"winlog":{"event_data":{"a":1},"channel":"System","event_id":[]},"event":3}',
-    b'{"Event":{"System":{"EventID":{"#text":1}},"EventData":{"Data":[{"@Name":"a","#text":"b"},"c",null]}}}',
-    b'<34>1 2026-01-01T00:00:00Z h sshd 1 - [a b="c"] Failed password for x from 1.2.3.4 port 5',
-    b"<13>Feb 30 10:00:00 h sudo: a : TTY=1 ; COMMAND=x",
-    b"type=EXECVE msg=audit(1.2:3): a0=2F",
-    b"<Event xmlns='x'><System><EventID>1</EventID></System><EventData><Data Name='a'>b</Data></EventData></Event>",
-    b'{"message":"<13>x","product":"windows"}',
-]
-
-
-@st.composite
-def damaged(draw: st.DrawFn) -> bytes:
-    """A real line with bytes put in, taken out, or cut off."""
-    line = draw(st.sampled_from(SEEDS))
-    start = draw(st.integers(0, len(line)))
-    stop = draw(st.integers(start, min(len(line), start + 8)))
-    return line[:start] + draw(st.binary(max_size=6)) + line[stop:]
 
 
 @settings(max_examples=150, deadline=None)

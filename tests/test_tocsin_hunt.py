@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import subprocess
 import sys
 import zipfile
@@ -363,3 +364,31 @@ def test_a_real_attack_is_found_in_its_archive(shared_data: Path) -> None:
     member = "rdp_interactive_taskmanager_lsass_dump_2020-09-22043748.json"
     assert {match["source"] for match in matches} == {f"{archive}!{member}"}
     assert all(str(match["event_id"]).startswith(f"{archive}!{member}:") for match in matches)
+
+
+def test_a_defect_in_matching_is_counted_and_stays_off_stdout(tmp_path: Path) -> None:
+    """Run as a process of its own, whose engine meets a defect on every event."""
+    (tmp_path / "x.log").write_text("one line\n")
+    (tmp_path / "rule.yml").write_text(
+        "title: One\nid: 2b1f7c0e-51f5-4b9c-9a43-6f7f0f6d1c55\nlogsource: {product: linux}\n"
+        "detection: {a: ['one line'], condition: a}\n"
+    )
+    program = (
+        "import sys; from detections.plan import Plan; from tocsin.cli import main\n"
+        "match = Plan.match\n"
+        "def fail(self, frame):\n"
+        "    if frame.events.height: raise ValueError('a defect')\n"
+        "    return match(self, frame)\n"
+        "Plan.match = fail; main()"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", program, "hunt", "--rules", "rule.yml", "--events", "x.log", "--json"],
+        cwd=tmp_path,
+        env=os.environ | {"LC_ALL": "C"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.stdout == ""
+    assert "ValueError: a defect" in result.stderr
+    assert "1 events could not be tried by the rules" in result.stderr

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -23,7 +25,8 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return built
 
 
-def test_the_wheel_holds_the_packages_and_all_their_files(wheel: Path) -> None:
+def test_the_wheel_holds_the_packages_and_all_their_files(wheel: Path, require: Callable[[bool, str], None]) -> None:
+    require(shutil.which("git") is not None, "git is not installed")
     names = set(zipfile.ZipFile(wheel).namelist())
     assert {name.split("/")[0] for name in names if ".dist-info/" not in name} == PACKAGES
     tracked = subprocess.run(

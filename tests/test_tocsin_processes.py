@@ -89,6 +89,18 @@ def test_what_is_refused_at_loading_and_at_compiling_is_counted(settings: Settin
         assert (pulse.rules_loaded, pulse.rules_refused) == (1, 2)
 
 
+def test_datagrams_lost_by_the_kernel_are_shown(settings: Settings) -> None:
+    with running(settings) as here:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+            sender.sendto(LINE, here.listeners["b"])
+        wait_for(lambda: here.tally.received == 1)
+        here.dropped = 7  # what the collector's own count says a second later is 0 again
+        pulse = here.pulse()
+        assert pulse is not None
+        assert pulse.dropped == 7
+        wait_for(lambda: here.dropped == 0)
+
+
 def test_without_the_detect_role_the_pulse_claims_nothing(settings: Settings) -> None:
     with running(settings, frozenset({Role.CONSOLE})) as here:
         assert here.pulse() is None

@@ -148,6 +148,7 @@ def main() -> None:
     """Entry point of the `tocsin` command."""
     try:
         speak_as_asked(os.environ)
+        configure_logs("info", "text")  # stdout is for answers alone, also before there are settings
         tocsin()
     except FORESEEN as error:
         click.echo(f"tocsin: {error}", err=True)

@@ -60,6 +60,7 @@ class HuntTally:
         unknown: Those that no format understood; only keyword rules see them.
         remarked: Those whose lines had something wrong with them, and were read all the same.
         lost: Events read but not parsed: a defect of Tocsin, and reported as one.
+        unmatched: Events that the rules could not be tried on: a defect as well.
         matches: (rule, event) pairs.
         problems: Kind of problem -> sources or places with it.
     """
@@ -68,6 +69,7 @@ class HuntTally:
     unknown: int = 0
     remarked: int = 0
     lost: int = 0
+    unmatched: int = 0
     matches: int = 0
     problems: dict[str, int] = field(default_factory=dict)
 
@@ -139,9 +141,13 @@ def hunt_lake(plan: Plan, frames: Iterable[EventFrame], source: str, tally: Hunt
 
 
 def _match_frames(plan: Plan, frames: Sequence[EventFrame], tally: HuntTally) -> pl.DataFrame:
+    parts = [pl.DataFrame(schema=MATCH_SCHEMA)]
     for frame in frames:
         tally.add_frame(frame)
-    found = pl.concat([pl.DataFrame(schema=MATCH_SCHEMA), *(match_contained(plan, frame)[0] for frame in frames)])
+        matches, failed = match_contained(plan, frame)
+        parts.append(matches)
+        tally.unmatched += failed
+    found = pl.concat(parts)
     tally.matches += found.height
     return found
 

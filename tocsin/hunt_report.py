@@ -289,6 +289,14 @@ def summary(tally: HuntTally, seconds: float) -> list[str]:
                 grouped=True,
             )
         )
+    if tally.unmatched:
+        lines.append(
+            counted(
+                "{n} events could not be tried by the rules: this is a defect of Tocsin, please report it",
+                tally.unmatched,
+                grouped=True,
+            )
+        )
     return lines
 
 

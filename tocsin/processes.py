@@ -68,6 +68,7 @@ class Running:
     rules_refused: int = 0
     lags: dict[str, int] = field(default_factory=dict)  # stage -> records it had yet to read, a second ago
     failures: dict[str, str] = field(default_factory=dict)  # stage -> why it pauses
+    dropped: int = 0  # datagrams lost, here or in the kernel
 
     def lag(self, stage: str, records: int) -> None:
         """See `Watch`."""
@@ -91,6 +92,7 @@ class Running:
             rules_refused=self.rules_refused,
             lag=self.lags.get(DetectStage.name),
             quarantined=self.tally.passed(Flow.QUARANTINED) + self.tally.passed(Flow.UNMATCHED),
+            dropped=self.dropped,
             failing=tuple(f"{stage}: {reason}" for stage, reason in sorted(self.failures.items())),
         )
 
@@ -250,16 +252,7 @@ def _start_collect(settings: Settings, bus: Bus, here: Running) -> None:
     collector = Collector(
         bus,
         [
-            ListenerSettings(
-                name=listener.name,
-                transport=listener.transport,
-                host=listener.host,
-                port=listener.port,
-                tenant=listener.hospital,
-                max_frame=listener.max_frame,
-                max_connections=listener.max_connections,
-                idle_timeout=listener.idle_timeout,
-            )
+            ListenerSettings(tenant=listener.hospital, **listener.model_dump(exclude={"hospital"}))
             for listener in section.listeners
         ],
         batch_lines=section.batch_lines,
@@ -268,7 +261,7 @@ def _start_collect(settings: Settings, bus: Bus, here: Running) -> None:
         queue_bytes=section.queue_bytes,
     )
     bound: Future[dict[str, tuple[str, int]]] = Future()
-    collecting = here.crew.start(lambda stop: asyncio.run(_collect(collector, stop, bound)))
+    collecting = here.crew.start(lambda stop: asyncio.run(_collect(collector, stop, bound, here)))
 
     def unblock(ended: Future[None]) -> None:
         if not bound.done():
@@ -278,12 +271,16 @@ def _start_collect(settings: Settings, bus: Bus, here: Running) -> None:
     here.listeners = bound.result()
 
 
-async def _collect(collector: Collector, stop: threading.Event, bound: Future[dict[str, tuple[str, int]]]) -> None:
+async def _collect(
+    collector: Collector, stop: threading.Event, bound: Future[dict[str, tuple[str, int]]], here: Running
+) -> None:
     await collector.start()
     bound.set_result(dict(collector.addresses))
     work = asyncio.create_task(collector.run())
     stopped = asyncio.create_task(asyncio.to_thread(stop.wait))
-    await asyncio.wait({work, stopped}, return_when=asyncio.FIRST_COMPLETED)
+    while not (work.done() or stopped.done()):
+        await asyncio.wait({work, stopped}, timeout=1.0, return_when=asyncio.FIRST_COMPLETED)
+        here.dropped = sum(seen.dropped + seen.kernel_dropped for seen in collector.stats().listeners.values())
     stop.set()
     await collector.stop()
     await work
