@@ -6,7 +6,7 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --require-hashes
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-headless test check soak format lock clean
+.PHONY: help setup demo demo-headless test check soak bench format lock clean
 
 help: ## List what can be made
 	@grep -hE '^[a-z-]+:.*## ' Makefile | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -30,6 +30,9 @@ check: .venv/ready-dev
 
 soak: .venv/ready-dev ## Long fault and load runs
 	$(BIN)/pytest -m soak --timeout 0
+
+bench: .venv/ready ## Measure against RSigma and write benchmarks/REPORT.md (an hour; needs the shared data, cargo for RSigma)
+	$(BIN)/python -m benchmarks.run
 
 format: .venv/ready-dev ## Format the code and mend what ruff can mend
 	$(BIN)/ruff format .

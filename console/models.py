@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from datetime import datetime
 from typing import Annotated
 
@@ -82,10 +83,23 @@ class RuleModel(BaseModel):
         )
 
 
+class EvidenceModel(BaseModel):
+    """One event behind the alert of a correlation."""
+
+    event_id: Annotated[str, Field(description="The event; or the id of the alert of a correlation.")]
+    timestamp: datetime
+    rule_title: Annotated[str, Field(description="The rule that the event matched.")]
+    host: str | None
+    user: str | None
+    source_ip: str | None
+    matched: Annotated[dict[str, str | None], Field(description="As that of an alert; long values are cut.")]
+
+
 class AlertDetailModel(AlertModel):
     """An alert with its evidence."""
 
     event_ids: list[str]
+    evidence: Annotated[list[EvidenceModel], Field(description="Of a correlation: the newest events, oldest first.")]
     event: Annotated[dict[str, str], Field(description="Every field of the last event.")]
     original: Annotated[str, Field(description="Raw line of the last event.")]
     rule: Annotated[RuleModel | None, Field(description="Null where the rule is not known (any more).")]
@@ -94,7 +108,12 @@ class AlertDetailModel(AlertModel):
     def detailed(cls, row: AlertRow, text: RuleText | None) -> AlertDetailModel:
         """From the store's value and the rule's text."""
         alert = row.alert
-        evidence = {"event_ids": list(alert.event_ids), "event": alert.event, "original": alert.original}
+        evidence = {
+            "event_ids": list(alert.event_ids),
+            "evidence": [asdict(piece) for piece in alert.evidence],
+            "event": alert.event,
+            "original": alert.original,
+        }
         rule = RuleModel.of(text) if text else None
         return cls.model_validate({**_summary(row), **evidence, "rule": rule})
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final, Literal, TypeAlias
 
 import polars as pl
@@ -25,6 +26,9 @@ Operator: TypeAlias = Literal[
     "cidr", "lt", "lte", "gt", "gte",
     "null", "exists",
     "field_eq", "field_contains", "field_startswith", "field_endswith",  # `value` names another field
+    "field_eq_cased", "field_contains_cased", "field_startswith_cased", "field_endswith_cased",
+    # a part of the time that the value is, against a number: `value` is such as "hour 18"
+    "time_eq", "time_lt", "time_lte", "time_gt", "time_gte",
 ]  # fmt: skip
 """What an atom asks of a value."""
 
@@ -34,7 +38,16 @@ LOWERED: Final = frozenset({"eq", "contains", "startswith", "endswith", "like"})
 FINAL_SIGMA: Final = "ς"
 SIGMA: Final = "σ"
 
-FIELD_OPERATORS: Final = frozenset({"field_eq", "field_contains", "field_startswith", "field_endswith"})
+FIELD_OPERATORS: Final[frozenset[Operator]] = frozenset(
+    {
+        *("field_eq", "field_contains", "field_startswith", "field_endswith"),
+        *("field_eq_cased", "field_contains_cased", "field_startswith_cased", "field_endswith_cased"),
+    }
+)
+"""Operators whose `value` names another field; without regard to case unless `_cased`."""
+
+TIME_OPERATORS: Final[frozenset[Operator]] = frozenset({"time_eq", "time_lt", "time_lte", "time_gt", "time_gte"})
+"""Operators on a part of a time (`detections.times`); their `value` is the part's name, a space and a number."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,7 +189,13 @@ def lower_case(text: str) -> str:
     """Lower-case as Polars lower-cases columns: both sides of a comparison must be folded by one function."""
     if text.isascii():
         return text.lower()
-    lowered: str = lower_column(pl.Series([text]))[0]
+    return "".join(map(_lower_letter, text))
+
+
+@lru_cache(maxsize=8192)
+def _lower_letter(letter: str) -> str:
+    # Letter by letter is the same as the whole: only a sigma's form depends on its neighbours, and one form is kept
+    lowered: str = lower_column(pl.Series([letter]))[0]
     return lowered
 
 

@@ -12,9 +12,9 @@ filters and pipelines; a pattern of the rule does not reach them (Sigma specific
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final, Literal, TypeAlias
 
 MAX_DEPTH: Final = 64
 """Nesting of parentheses and negations; SigmaHQ needs 4. Bounds the recursion over hostile rules."""
@@ -41,24 +41,63 @@ class Joined:
     parts: tuple[Tree, ...]
 
 
-Tree = Named | Joined
+Tree: TypeAlias = Named | Joined
 
 
-def parse_condition(condition: str, names: Collection[str]) -> Tree:
-    """Parse a condition over the detections `names`.
+def parse_condition(condition: str, names: Collection[str], kind: Literal["detection", "rule"] = "detection") -> Tree:
+    """Parse a condition over the detections `names`, or over the rules `names` of a correlation.
 
     Raises:
         ConditionError: With the reason, for the author of the rule.
     """
-    return _Parser(condition, names).parse()
+    return _Parser(condition, names, kind).parse()
+
+
+def is_true(tree: Tree, names: Collection[str]) -> bool:
+    """Whether a condition holds where exactly `names` do."""
+    if isinstance(tree, Named):
+        return tree.name in names
+    if tree.operator == "not":
+        return not is_true(tree.parts[0], names)
+    parts = (is_true(part, names) for part in tree.parts)
+    return all(parts) if tree.operator == "and" else any(parts)
+
+
+def rename(tree: Tree, names: Mapping[str, str]) -> Tree:
+    """Put other names in; parts that become the same are written once."""
+    if isinstance(tree, Named):
+        return Named(names[tree.name])
+    parts = tuple(dict.fromkeys(rename(part, names) for part in tree.parts))
+    return parts[0] if len(parts) == 1 and tree.operator != "not" else Joined(tree.operator, parts)
+
+
+def condition_text(tree: Tree) -> str:
+    """A condition as text that `parse_condition` reads as the same tree."""
+    if isinstance(tree, Named):
+        return tree.name
+    texts = [condition_text(part) if isinstance(part, Named) else f"({condition_text(part)})" for part in tree.parts]
+    return f"not {texts[0]}" if tree.operator == "not" else f" {tree.operator} ".join(texts)
+
+
+def names_in(condition: str) -> list[str]:
+    """The names a condition mentions, each once, where it is not known yet which there are.
+
+    Raises:
+        ConditionError: It has patterns, which need names to choose from.
+    """
+    words = [match["word"] for match in _TOKEN.finditer(condition) if match["word"] is not None]
+    if any(word.lower() == "of" for word in words):
+        raise ConditionError(f"condition {condition!r} has a pattern, and no rules are given to choose from")
+    return list(dict.fromkeys(word for word in words if word.lower() not in {"and", "or", "not"}))
 
 
 class _Parser:
     """Recursive descent over the tokens of one condition."""
 
-    def __init__(self, condition: str, names: Collection[str]) -> None:
+    def __init__(self, condition: str, names: Collection[str], kind: Literal["detection", "rule"]) -> None:
         self.condition = condition
         self.names = names
+        self.kind = kind
         self.tokens: list[str] = []
         self.at = 0
         for match in _TOKEN.finditer(condition):
@@ -120,13 +159,14 @@ class _Parser:
         self.at += 3
         chosen = select_names(pattern, self.names)
         if not chosen:
-            raise ConditionError(f"no detection is named like {pattern!r}")
+            raise ConditionError(f"no {self.kind} is named like {pattern!r}")
         return chosen[0] if len(chosen) == 1 else Joined("and" if quantifier == "all" else "or", tuple(chosen))
 
     def name(self) -> Tree:
         name = self.tokens[self.at]
         if name not in self.names:
-            raise ConditionError(f"the condition names {name!r}, which the rule does not define")
+            missing = "which the rule does not define" if self.kind == "detection" else "which is not among its rules"
+            raise ConditionError(f"the condition names {name!r}, {missing}")
         self.at += 1
         return Named(name)
 

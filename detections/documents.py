@@ -1,12 +1,14 @@
 """Rule files to YAML documents with line numbers.
 
 libyaml composes nodes (a tenth of the cost of the pure-Python parser); each document is then constructed from its node
-tree, which alone knows lines. Three traps are refused here: a key given twice, of which YAML readers silently keep the
-last (half of a detection would vanish), a file too large to be a rule, and a small one whose aliases make it large.
+tree, which alone knows lines. Four traps are refused here: a key given twice, of which YAML readers silently keep the
+last (half of a detection would vanish), a file too large to be a rule, a small one whose aliases make it large, and
+one that nests so deep that libyaml's composer, which recurses in C, would end the whole process.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
@@ -18,6 +20,18 @@ MAX_RULE_BYTES: Final = 1 << 20
 
 MAX_NODES: Final = 200_000
 """Nodes of a document with every alias written out: ten aliases of ten aliases, nine deep, are a text of 500 bytes."""
+
+MAX_NESTING: Final = 100
+"""Lists and maps within one another; SigmaHQ needs 6."""
+
+_LINED_SECTIONS: Final = {"detection": 1, "correlation": 2, "filter": 1}
+"""Sections whose parts have lines of their own, and how many levels of them."""
+
+_DEEP_BLOCK: Final = re.compile(r"\n[ \t?:-]{50}")
+"""Block collections nest by columns: what begins left of column 50 cannot be deep."""
+
+_OTHER_BREAKS: Final = re.compile(r"[\r\x85\u2028\u2029]")
+"""What YAML 1.1 takes for the end of a line as well."""
 
 
 class DocumentError(ValueError):
@@ -36,7 +50,8 @@ class Document:
     Attributes:
         content: The map.
         line: Line it begins on, from 1.
-        lines: Line of each top-level key, and of each key below `detection` as `detection.NAME`.
+        lines: Line of each top-level key, of each key below `detection` and `filter` as `detection.NAME`, and of each
+            key and list item below `correlation` as `correlation.rules`, `correlation.rules.0`.
     """
 
     content: dict[str, object]
@@ -50,6 +65,8 @@ def read_documents(text: str) -> Iterator[Document]:
     Raises:
         DocumentError: Not YAML, not a map, or a key given twice. Documents before the fault have been yielded.
     """
+    if text.count("[") + text.count("{") > MAX_NESTING or _DEEP_BLOCK.search("\n" + _OTHER_BREAKS.sub("\n", text)):
+        _refuse_nesting(text)
     loader = yaml.CSafeLoader(text)
     try:
         while loader.check_node():
@@ -76,6 +93,22 @@ def read_documents(text: str) -> Iterator[Document]:
         raise DocumentError(f"not YAML: {' '.join(str(error).split())}", None) from error
     finally:
         loader.dispose()
+
+
+def _refuse_nesting(text: str) -> None:
+    """Refuse what nests deeper than `MAX_NESTING`, by its events: those are read without recursion."""
+    depth = 0
+    try:
+        for event in yaml.parse(text, Loader=yaml.CSafeLoader):
+            if isinstance(event, yaml.CollectionStartEvent):
+                depth += 1
+                if depth > MAX_NESTING:
+                    mark = event.start_mark
+                    raise DocumentError(f"nests deeper than {MAX_NESTING}", mark.line + 1 if mark else None)
+            elif isinstance(event, yaml.CollectionEndEvent):
+                depth -= 1
+    except yaml.YAMLError:
+        return  # no deeper than that up to its fault, which is named when it is composed
 
 
 def _refuse_bombs(root: yaml.Node) -> None:
@@ -125,11 +158,24 @@ def _refuse_duplicates(node: yaml.Node, seen: set[int]) -> None:
 
 
 def _lines(node: yaml.MappingNode) -> dict[str, int]:
-    """Lines of the top-level keys and of those below `detection`."""
+    """Lines of the top-level keys and of the parts of `_LINED_SECTIONS`."""
     lines: dict[str, int] = {}
     for key, value in node.value:
         lines[str(key.value)] = key.start_mark.line + 1
-        if key.value == "detection" and isinstance(value, yaml.MappingNode):
-            for name, _ in value.value:
-                lines[f"detection.{name.value}"] = name.start_mark.line + 1
+        if isinstance(key.value, str) and key.value in _LINED_SECTIONS:
+            _add_lines(lines, key.value, value, _LINED_SECTIONS[key.value])
     return lines
+
+
+def _add_lines(lines: dict[str, int], place: str, node: yaml.Node, levels: int) -> None:
+    """Add the lines of the keys of a map; two levels down also those of list items, by their number."""
+    if isinstance(node, yaml.MappingNode):
+        parts = [(str(key.value), key, value) for key, value in node.value]
+    elif isinstance(node, yaml.SequenceNode) and "." in place:
+        parts = [(str(number), item, item) for number, item in enumerate(node.value)]
+    else:
+        return
+    for name, at, value in parts:
+        lines[f"{place}.{name}"] = at.start_mark.line + 1
+        if levels > 1:
+            _add_lines(lines, f"{place}.{name}", value, levels - 1)

@@ -9,9 +9,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import polars as pl
+from sigma.processing.pipeline import ProcessingPipeline
 
 from detections.atoms import Atom, Expression, atoms_of
-from detections.compile import CompileError, Placeholders, compile_named
+from detections.compile import Placeholders, compile_named
 from detections.masks import Mask, atom_masks, find_column, resolve_fields, text_column
 from detections.plan import Plan
 from detections.rule import Refusal, Rule
@@ -53,15 +54,18 @@ class Explanation:
     items: tuple[ItemTruth, ...]
 
 
-def explain(rule: Rule, frame: EventFrame, placeholders: Placeholders | None = None) -> list[Explanation] | Refusal:
+def explain(
+    rule: Rule,
+    frame: EventFrame,
+    placeholders: Placeholders | None = None,
+    pipeline: ProcessingPipeline | None = None,
+) -> list[Explanation] | Refusal:
     """Explain a rule on each event of a frame; a rule that does not compile is refused as ever."""
-    try:
-        named = compile_named(rule.sigma, placeholders or {})
-    except CompileError as error:
-        return rule.refuse(str(error), error.key)
-    plan = Plan.build([rule], placeholders)
+    plan = Plan.build([rule], placeholders, pipeline)
     if plan.refused:
         return plan.refused[0]
+    rule = plan.rules[0].rule  # as the pipeline left it
+    named = compile_named(rule.sigma, placeholders or {})
     matched = set(plan.match(frame).get_column("event_id"))
     names = resolve_fields(frame.events.columns)
     atoms = dict.fromkeys(atom for expression in named.values() for atom in atoms_of(expression))

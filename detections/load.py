@@ -1,47 +1,68 @@
-"""Rule files to rules.
+"""Rule files to rules, correlations and filters.
 
 YAML is read by libyaml, the rule's head and values by pySigma. Loading never stops at the first fault: each broken file
 or document is a `Refusal` with its line, and all others load. Of two rules with one id the second is refused, since
-alerts are identified by rule id. Test files (`*.tests.yml`) and the folders `scenarios` and `pipelines` lie among rules
-and are not rules.
+alerts are identified by rule id. References are resolved when all files have been read, over the whole pack. Test files
+(`*.tests.yml`) and the folders `scenarios` and `pipelines` lie among rules and are not rules.
 """
 
 from __future__ import annotations
 
-import hashlib
+import gc
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
-from uuid import NAMESPACE_URL, uuid5
 
-import orjson
-from sigma.collection import deep_dict_update
-from sigma.exceptions import SigmaError
-from sigma.rule import SigmaRule
-
-from detections.amend import amend_detection, amend_rule
-from detections.documents import MAX_RULE_BYTES, Document, DocumentError, read_documents
-from detections.rule import Refusal, Rule, RulePack, RulePathError
-from ingest.logsource import LogSource
+from detections.correlation_load import CorrelationDraft
+from detections.correlation_resolve import resolve_correlations
+from detections.documents import MAX_RULE_BYTES, DocumentError, read_documents
+from detections.filters import FilterRule, apply_filters
+from detections.read_rule import remark_text_id
+from detections.references import Referable, References
+from detections.rule import Refusal, Remark, Rule, RulePack, RulePathError
+from detections.rule_collection import Reading, RefusedDocument, RuleCollection
 
 RULE_SUFFIXES: Final = frozenset({".yml", ".yaml"})
 SKIPPED_FOLDERS: Final = frozenset({"scenarios", "pipelines"})
-DEFAULT_LEVEL: Final = "medium"
-
-_UNSUPPORTED: Final = ("correlation", "filter")
-_PYSIGMA_FAULTS: Final = (SigmaError, AttributeError, TypeError, ValueError, KeyError, IndexError, RecursionError)
-"""What pySigma raises on a map of the wrong shape; the latter ones without a word on where."""
-
-Reading = Rule | Refusal
 
 
-@dataclass(frozen=True, slots=True)
-class _Unsupported:
-    """What is right but not run here."""
+@dataclass(slots=True)
+class _Readings:
+    """What files have given so far."""
 
-    refusal: Refusal
+    rules: dict[str, Rule] = field(default_factory=dict)
+    drafts: dict[str, CorrelationDraft] = field(default_factory=dict)
+    filters: list[FilterRule] = field(default_factory=list)
+    refused: list[RefusedDocument] = field(default_factory=list)
+    remarks: list[Remark] = field(default_factory=list)
+
+    def add(self, reading: Reading) -> None:
+        if isinstance(reading, RefusedDocument):
+            self.refused.append(reading)
+        elif isinstance(reading, FilterRule):
+            self.filters.append(reading)
+        elif (first := self._first(reading)) is not None:
+            bearer = reading if isinstance(reading, Rule) else reading.rule
+            reason = f"its id is already that of {first.title!r} in {first.path}"
+            bears = () if bearer.name is None else (bearer.name,)
+            self.refused.append(RefusedDocument(bearer.refuse(reason, "id"), bears))
+        elif isinstance(reading, Rule):
+            self.rules[reading.id] = reading
+            if "id" in reading.lines:
+                self.remarks += remark_text_id(reading.path, reading.lines, reading.title, reading.id)
+        else:
+            rule = reading.rule
+            self.drafts[rule.id] = reading
+            self.remarks += remark_text_id(rule.path, rule.lines, rule.title, rule.id)
+
+    def _first(self, reading: Rule | CorrelationDraft) -> Referable | None:
+        own = reading.id if isinstance(reading, Rule) else reading.rule.id
+        if own in self.rules:
+            return _referable(self.rules[own])
+        return _referable(self.drafts[own]) if own in self.drafts else None
 
 
 def load_rules(paths: Sequence[Path]) -> RulePack:
@@ -50,21 +71,49 @@ def load_rules(paths: Sequence[Path]) -> RulePack:
     Raises:
         RulePathError: A path does not exist.
     """
-    rules: dict[str, Rule] = {}
-    refused: list[Refusal] = []
-    unsupported: list[Refusal] = []
-    for path in rule_files(paths):
-        for reading in read_rules(path):
-            if isinstance(reading, Refusal):
-                refused.append(reading)
-            elif isinstance(reading, _Unsupported):
-                unsupported.append(reading.refusal)
-            elif reading.id in rules:
-                first = rules[reading.id]
-                refused.append(reading.refuse(f"its id is already that of {first.title!r} in {first.path}", "id"))
-            else:
-                rules[reading.id] = reading
-    return RulePack(tuple(rules.values()), tuple(refused), tuple(unsupported))
+    with uncollected():
+        return pack_of(reading for path in rule_files(paths) for reading in read_rules(path))
+
+
+def pack_of(readings: Iterable[Reading]) -> RulePack:
+    """What files have given, in their order, with references resolved."""
+    read = _Readings()
+    for reading in readings:
+        read.add(reading)
+    refused = [document.refusal for document in read.refused]
+    if not read.drafts and not read.filters:
+        return RulePack(tuple(read.rules.values()), tuple(refused), (), remarks=tuple(read.remarks))
+    references = References(
+        [*map(_referable, read.rules.values()), *map(_referable, read.drafts.values())],
+        {name: document.refusal for document in read.refused for name in document.bears},
+    )
+    correlations = resolve_correlations(read.drafts.values(), references)
+    filtered = apply_filters(read.rules.values(), read.filters, references)
+    return RulePack(
+        rules=filtered.rules,
+        refused=(*refused, *correlations.refused, *filtered.refused),
+        unsupported=(),
+        correlations=correlations.correlations,
+        filters=filtered.filters,
+        remarks=(*read.remarks, *correlations.remarks, *filtered.remarks),
+    )
+
+
+@contextmanager
+def uncollected() -> Iterator[None]:
+    """No garbage collection: nearly all that loading makes is kept, and looking through it is a sixth of the time."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
+def _referable(item: Rule | CorrelationDraft) -> Referable:
+    rule = item if isinstance(item, Rule) else item.rule
+    return Referable(rule.id, rule.name, rule.title, rule.path)
 
 
 def rule_files(paths: Sequence[Path]) -> Iterator[Path]:
@@ -74,12 +123,23 @@ def rule_files(paths: Sequence[Path]) -> Iterator[Path]:
         RulePathError: A path does not exist or cannot be listed.
     """
     seen: set[str] = set()
+    folders: dict[Path, str] = {}
     for path in paths:
         for file in _files(Path(path)):
-            resolved = os.path.realpath(file)  # Path.resolve raises on a link to itself
+            resolved = _resolved(file, folders)
             if resolved not in seen:
                 seen.add(resolved)
                 yield file
+
+
+def _resolved(file: Path, folders: dict[Path, str]) -> str:
+    """The path without links; folders are resolved once for all that lies in them."""
+    folder, name = file.parent, file.name
+    if name in ("", "..") or file.is_symlink():
+        return os.path.realpath(file)  # Path.resolve raises on a link to itself
+    if folder not in folders:
+        folders[folder] = os.path.realpath(folder)
+    return f"{folders[folder]}/{name}"
 
 
 def _files(path: Path) -> Iterable[Path]:
@@ -106,52 +166,52 @@ def _refuse_to_pass_over(error: OSError) -> None:
     raise RulePathError(f"cannot list rules at {error.filename}: {error.strerror}") from error
 
 
-def read_rules(path: Path) -> Iterator[Reading | _Unsupported]:
-    """Read one file; `action: global`, `repeat` and `reset` join documents as pySigma does.
+def read_rules(path: Path) -> Iterator[Reading]:
+    """Read one file: its rules, correlations and filters, references not yet resolved.
 
     What is named like a rule file and holds no rule is refused: its author thinks that it runs.
     """
-    try:
-        if not path.is_file():
-            yield Refusal(path, None, None, _no_file(path))
-            return
-        data = path.read_bytes()
-    except OSError as error:
-        yield Refusal(path, None, None, f"cannot be read: {error.strerror}")
+    data = read_data(path)
+    if isinstance(data, Refusal):
+        yield RefusedDocument(data)
+    else:
+        yield from readings_of(path, data)
+
+
+def readings_of(path: Path, data: bytes) -> Iterator[Reading]:
+    """As `read_rules`, of a file whose content is known."""
+    text = _text(path, data)
+    if isinstance(text, Refusal):
+        yield RefusedDocument(text)
         return
-    if len(data) > MAX_RULE_BYTES:
-        yield Refusal(path, None, None, f"{len(data)} bytes is too large for a rule (limit {MAX_RULE_BYTES})")
-        return
-    try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        yield Refusal(path, data.count(b"\n", 0, error.start) + 1, None, f"not UTF-8: {error.reason}")
-        return
-    shared: dict[str, object] = {}
-    previous: dict[str, object] = {}
-    rules = 0
+    file = RuleCollection(path)
     try:
         for document in read_documents(text):
-            rules += document.content.get("action") not in {"global", "reset"}
-            content = document.content
-            action = content.pop("action", None)
-            if action is None:
-                previous = content
-                yield _reading(path, document, deep_dict_update(content, shared))
-            elif action == "global":
-                shared = previous = content
-            elif action == "reset":
-                shared = {}
-            elif action == "repeat":
-                previous = deep_dict_update(previous, content)
-                yield _reading(path, document, previous)
-            else:
-                yield Refusal(path, document.line, None, f"unknown action {action!r}; known: global, repeat, reset")
+            yield from file.read(document)
     except DocumentError as error:
-        yield Refusal(path, error.line, None, error.reason)
+        yield RefusedDocument(Refusal(path, error.line, None, error.reason))
     else:
-        if not rules:
-            yield Refusal(path, 1, None, "no rule in this file")
+        if not file.rules:
+            yield RefusedDocument(Refusal(path, 1, None, "no rule in this file"))
+
+
+def read_data(path: Path) -> bytes | Refusal:
+    """The content of a file that is named like a rule file, or why there is none."""
+    try:
+        if not path.is_file():
+            return Refusal(path, None, None, _no_file(path))
+        return path.read_bytes()
+    except OSError as error:
+        return Refusal(path, None, None, f"cannot be read: {error.strerror}")
+
+
+def _text(path: Path, data: bytes) -> str | Refusal:
+    if len(data) > MAX_RULE_BYTES:
+        return Refusal(path, None, None, f"{len(data)} bytes is too large for a rule (limit {MAX_RULE_BYTES})")
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        return Refusal(path, data.count(b"\n", 0, error.start) + 1, None, f"not UTF-8: {error.reason}")
 
 
 def _no_file(path: Path) -> str:
@@ -159,56 +219,3 @@ def _no_file(path: Path) -> str:
     if path.is_dir():
         return "a folder that is named like a rule file"
     return "not a file" if path.exists() else "cannot be read: a link to a file that does not exist"
-
-
-def _reading(path: Path, document: Document, content: dict[str, object]) -> Reading | _Unsupported:
-    """One document to a rule, a refusal, or what is not run here."""
-    name = content.get("title") or content.get("id")
-    label = str(name) if name else None
-    for kind in _UNSUPPORTED:
-        if kind in content:
-            return _Unsupported(Refusal(path, document.line, label, f"not run here yet: {kind}"))
-    try:
-        return _rule(path, document, content)
-    except _PYSIGMA_FAULTS as error:
-        key = _faulty_key(error)
-        line = document.lines.get(key) or document.lines.get(key.partition(".")[0], document.line)
-        if isinstance(error, SigmaError):
-            return Refusal(path, line, label, str(error))
-        if isinstance(error, RecursionError):
-            return Refusal(path, line, label, "the rule nests too deep")
-        return Refusal(path, line, label, f"a part of the rule has the wrong shape: {type(error).__name__}: {error}")
-
-
-def _rule(path: Path, document: Document, content: dict[str, object]) -> Rule:
-    digest = hashlib.sha256(
-        orjson.dumps(content, default=str, option=orjson.OPT_SORT_KEYS | orjson.OPT_NON_STR_KEYS)
-    ).hexdigest()
-    detection = content.get("detection")
-    if isinstance(detection, dict):
-        amended = {name: amend_detection(part) for name, part in detection.items() if name != "timeframe"}
-        content = {**content, "detection": amended}
-    sigma = SigmaRule.from_dict(content)
-    amend_rule(sigma)
-    source = sigma.logsource
-    return Rule(
-        id=str(sigma.id or uuid5(NAMESPACE_URL, f"tocsin:rule:{sigma.title}")),
-        title=sigma.title,
-        level=sigma.level.name.lower() if sigma.level else DEFAULT_LEVEL,
-        status=sigma.status.name.lower() if sigma.status else "",
-        tags=tuple(str(tag) for tag in sigma.tags),
-        logsource=LogSource(source.product or None, source.category or None, source.service or None),
-        path=path,
-        digest=digest,
-        sigma=sigma,
-        lines=document.lines,
-    )
-
-
-def _faulty_key(error: BaseException) -> str:
-    """The top-level key that pySigma found wrong, from the name of its error (`SigmaLevelError` -> `level`)."""
-    name = type(error).__name__.removeprefix("Sigma").removesuffix("Error").lower()
-    renamed = {"identifier": "id", "tag": "tags", "condition": "detection.condition"}
-    if not isinstance(error, SigmaError) or name in {"type", "value", "modifier", "regularexpression"}:
-        return "detection"
-    return renamed.get(name, name)

@@ -16,15 +16,20 @@ import polars as pl
 
 from detections.atoms import FIELD_OPERATORS, Atom, Operator, lower_column
 from detections.bounded_regex import bounded_regex
+from detections.times import time_part
 from ingest.envelope import ENVELOPE, ORIGINAL
 
 Mask: TypeAlias = pl.Series | bool
+ValueTest: TypeAlias = Callable[[Sequence[str | None]], list[bool]]
 
 SEPARATOR: Final = "\x00"
 """Between the fields of the text that keywords search; a keyword that holds it is sought field by field."""
 
 _SLICE: Final = 2048  # atoms a query: bounds the memory that masks take
 _SHORT_TEXT: Final = 8192  # bytes of values up to which searching in Python costs less than building a query
+_LONG_LITERAL: Final = 500
+"""Characters of a text past which it is sought in Python: Polars compiles it as a regex, whose price is its square."""
+
 _DISTINCT_WORTH: Final = 64  # rows below which looking for distinct values costs more than it saves
 _VALUE: Final = pl.col("value")
 
@@ -84,9 +89,9 @@ def _distinct(series: pl.Series) -> tuple[pl.Series, pl.Series | None]:
 
 def _decide(values: pl.Series, atoms: Sequence[Atom]) -> dict[Atom, Mask]:
     """Decide atoms on values that are as the atoms want them, by the means that is cheapest."""
-    masks = {atom: _by_value(values, atom) for atom in atoms if atom.operator in _BY_VALUE}
+    masks = _by_value(values, {atom: test for atom in atoms if (test := _value_test(atom)) is not None})
     if 0 < (values.str.len_bytes().sum() or 0) + len(values) <= _SHORT_TEXT:
-        masks |= _search(values.to_list(), [atom for atom in atoms if atom.operator in _TESTS])
+        masks |= _search(values.to_list(), [atom for atom in atoms if atom.operator in _TESTS and atom not in masks])
     return masks | _query(values, [atom for atom in atoms if atom not in masks])
 
 
@@ -140,6 +145,12 @@ def _compared(compare: Callable[[pl.Expr, float], pl.Expr], value: str) -> pl.Ex
     return number.is_finite() & compare(number, float(value))
 
 
+def _time_compared(compare: Callable[[pl.Expr, int], pl.Expr], value: str) -> pl.Expr:
+    """Compare a part of the time that a text is; false where it is no time."""
+    part, _, number = value.partition(" ")
+    return compare(time_part(_VALUE, part), int(number))
+
+
 _EXPRESSIONS: Final[dict[Operator, Callable[[str], pl.Expr]]] = {
     "eq": _VALUE.eq,
     "contains": partial(_VALUE.str.contains, literal=True),
@@ -153,16 +164,38 @@ _EXPRESSIONS: Final[dict[Operator, Callable[[str], pl.Expr]]] = {
     "lte": partial(_compared, pl.Expr.le),
     "gt": partial(_compared, pl.Expr.gt),
     "gte": partial(_compared, pl.Expr.ge),
+    "time_eq": partial(_time_compared, pl.Expr.eq),
+    "time_lt": partial(_time_compared, pl.Expr.lt),
+    "time_lte": partial(_time_compared, pl.Expr.le),
+    "time_gt": partial(_time_compared, pl.Expr.gt),
+    "time_gte": partial(_time_compared, pl.Expr.ge),
 }
 
 
-def _by_value(values: pl.Series, atom: Atom) -> Mask:
-    """Decide an atom value by value, for what Polars has no expression for."""
-    found = pl.Series(_BY_VALUE[atom.operator](atom.value)(values.to_list()), dtype=pl.Boolean)
-    return found if found.any() else False
+def _by_value(values: pl.Series, tests: Mapping[Atom, ValueTest]) -> dict[Atom, Mask]:
+    """Decide atoms value by value, where Polars has no expression for them, or a dear one."""
+    masks: dict[Atom, Mask] = {}
+    texts = values.to_list() if tests else []
+    for atom, test in tests.items():
+        found = pl.Series(test(texts), dtype=pl.Boolean)
+        masks[atom] = found if found.any() else False
+    return masks
 
 
-def _network_test(network: str) -> Callable[[Sequence[str | None]], list[bool]]:
+def _value_test(atom: Atom) -> ValueTest | None:
+    """How an atom is decided value by value; None if Polars decides it."""
+    if atom.operator == "contains":
+        return _text_test(atom.value) if len(atom.value) > _LONG_LITERAL else None
+    make = _BY_VALUE.get(atom.operator)
+    return None if make is None else make(atom.value)
+
+
+def _text_test(wanted: str) -> ValueTest:
+    """Whether a text is within values; linear in both."""
+    return lambda values: [value is not None and wanted in value for value in values]
+
+
+def _network_test(network: str) -> ValueTest:
     """Membership of a network; an IPv4 address mapped into IPv6 counts as itself, and what is no address is outside."""
     wanted = ipaddress.ip_network(network)
 
@@ -178,7 +211,7 @@ def _network_test(network: str) -> Callable[[Sequence[str | None]], list[bool]]:
     return lambda values: [value is not None and test(value) for value in values]
 
 
-_BY_VALUE: Final[dict[Operator, Callable[[str], Callable[[Sequence[str | None]], list[bool]]]]] = {
+_BY_VALUE: Final[dict[Operator, Callable[[str], ValueTest]]] = {
     "cidr": _network_test,
     "re_slow": lambda pattern: bounded_regex(pattern).search,
 }
@@ -212,15 +245,22 @@ def _either(left: Mask, right: Mask) -> Mask:
 
 
 def reference_mask(left: pl.Series, right: pl.Series, operator: Operator) -> Mask:
-    """Compare two columns of text row by row, without regard to case; false where either is null."""
-    frame = pl.DataFrame({"left": lower_column(left), "right": lower_column(right)})
-    found = frame.select(_REFERENCES[operator](pl.col("left"), pl.col("right")).fill_null(value=False)).to_series()
+    """Compare two columns of text row by row, without regard to case unless `_cased`; false where either is null."""
+    cased = operator.endswith("_cased")
+    frame = pl.DataFrame(
+        {"left": left if cased else lower_column(left), "right": right if cased else lower_column(right)}
+    )
+    name = operator.removesuffix("_cased")
+    if name == "field_contains":  # in Polars, one row's text is a regex, whose price is the square of its length
+        pairs = frame.iter_rows()
+        found = pl.Series([a is not None and b is not None and b in a for a, b in pairs], dtype=pl.Boolean)
+    else:
+        found = frame.select(_REFERENCES[name](pl.col("left"), pl.col("right")).fill_null(value=False)).to_series()
     return found if found.any() else False
 
 
-_REFERENCES: Final[dict[Operator, Callable[[pl.Expr, pl.Expr], pl.Expr]]] = {
+_REFERENCES: Final[dict[str, Callable[[pl.Expr, pl.Expr], pl.Expr]]] = {
     "field_eq": lambda left, right: left == right,
-    "field_contains": lambda left, right: left.str.contains(right, literal=True),
     "field_startswith": lambda left, right: left.str.starts_with(right),
     "field_endswith": lambda left, right: left.str.ends_with(right),
 }

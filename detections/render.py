@@ -16,7 +16,8 @@ import json
 from collections.abc import Callable, Iterable
 from typing import Final
 
-from detections.atoms import FINAL_SIGMA, SIGMA, And, Atom, Expression, Not, Operator, atoms_of
+from detections.atoms import FIELD_OPERATORS, FINAL_SIGMA, SIGMA, And, Atom, Expression, Not, Operator, atoms_of
+from detections.times import time_code
 
 _OCTET: Final = r"(?:25[0-5]|2[0-4]\d|1\d\d|[1-9]?\d)"
 
@@ -103,9 +104,13 @@ def _atom(atom: Atom) -> str:
     column = _text(atom.field) + (_lower(atom.value) if _folds(atom) else "")
     if atom.operator in _METHODS:
         return f"{column}{_METHODS[atom.operator](quote(atom.value))}"
-    if atom.operator in _REFERENCES:
-        other = f"{_text(atom.value)}{_lower(SIGMA)}"
-        return f"{column}{_lower(SIGMA)}.{_REFERENCES[atom.operator].format(other)}"
+    if atom.operator in FIELD_OPERATORS:
+        lower = "" if atom.operator.endswith("_cased") else _lower(SIGMA)
+        compared = _REFERENCES[atom.operator.removesuffix("_cased")].format(f"{_text(atom.value)}{lower}")
+        return f"{column}{lower}.{compared}"
+    if atom.operator in _TIMES:
+        part, _, wanted = atom.value.partition(" ")
+        return f"({time_code(column, part)} {_TIMES[atom.operator]} {int(wanted)})"
     if atom.operator in _COMPARED:
         number = f"{column}.cast(pl.Float64, strict=False)"
         return f"({number}.is_finite() & ({number} {_COMPARED[atom.operator]} {float(atom.value)!r}))"
@@ -124,13 +129,16 @@ _METHODS: Final[dict[Operator, Callable[[str], str]]] = {
     "null": lambda _: ".is_null()",
     "exists": lambda _: ".is_not_null()",
 }
-_REFERENCES: Final[dict[Operator, str]] = {
+_REFERENCES: Final[dict[str, str]] = {
     "field_eq": "eq({})",
     "field_contains": "str.contains({}, literal=True)",
     "field_startswith": "str.starts_with({})",
     "field_endswith": "str.ends_with({})",
 }
 _COMPARED: Final[dict[Operator, str]] = {"lt": "<", "lte": "<=", "gt": ">", "gte": ">="}
+_TIMES: Final[dict[Operator, str]] = {
+    "time_eq": "==", "time_lt": "<", "time_lte": "<=", "time_gt": ">", "time_gte": ">=",
+}  # fmt: skip
 
 
 def _network(column: str, network: str) -> str:

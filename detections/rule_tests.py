@@ -8,11 +8,14 @@ r"""Tests of rules: beside `foo.yml` lies `foo.tests.yml` with events that must 
       - {name: an ordinary tool, event: {Image: 'C:\Windows\notepad.exe'}}
 
 An `event` is a map of Sigma fields; a `line` (or `lines`, where an event takes several) goes through `ingest.parse`.
-All of them go through the same `Plan` as production, so that what a test shows is what production does.
+All of them go through the same `Plan` as production, so that what a test shows is what production does. A case with
+`events`, one after another, is of the correlations of the file (`detections.correlation_tests`). Where a file holds
+several rules, `rule` in a case of an event names the one that it is about.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -21,11 +24,23 @@ from typing import Final, Literal
 
 import orjson
 import polars as pl
+from sigma.processing.pipeline import ProcessingPipeline
 
+from detections.compile import Placeholders
+from detections.correlation_rule import CorrelationRule
+from detections.correlation_tests import (
+    EVENTS,
+    OF,
+    CorrelationTestError,
+    TestedCorrelation,
+    is_about,
+    judge,
+    tested_correlation,
+)
 from detections.documents import DocumentError, read_documents
 from detections.load import load_rules
 from detections.plan import Plan
-from detections.rule import Rule
+from detections.rule import Rule, RulePack
 from ingest.envelope import DATASET, ENVELOPE, EVENT_ID, ORIGINAL, RECEIVED, TENANT, TIMESTAMP, EventFrame
 from ingest.logsource import LogSource
 from ingest.parse import parse
@@ -37,7 +52,7 @@ TEST_TIME: Final = datetime(2026, 1, 1, tzinfo=UTC)
 """When the events of tests were received; lines keep their own event time."""
 
 _KEYS: Final = frozenset({"logsource", "match", "no_match"})
-_CASE_KEYS: Final = frozenset({"name", "event", "line", "lines"})
+_CASE_KEYS: Final = frozenset({"name", "event", "line", "lines", "rule"})
 
 
 class RuleTestError(ValueError):
@@ -68,7 +83,9 @@ def path_of_tests(rule_path: Path) -> Path:
     return rule_path.with_name(f"{rule_path.stem}.tests.yml")
 
 
-def run_rule_tests(paths: Sequence[Path]) -> list[RuleTestResult]:
+def run_rule_tests(
+    paths: Sequence[Path], placeholders: Placeholders | None = None, pipeline: ProcessingPipeline | None = None
+) -> list[RuleTestResult]:
     """Run the tests of all rules below `paths` that have some; a rule that does not load or compile fails them.
 
     Raises:
@@ -80,14 +97,42 @@ def run_rule_tests(paths: Sequence[Path]) -> list[RuleTestResult]:
         for refusal in pack.refused
         if path_of_tests(refusal.path).exists()
     ]
+    results += [stray for path in _tested_files(pack) for stray in _strays(path, pack)]
     for rule in pack.rules:
         if path_of_tests(rule.path).exists():
-            results += _run(rule)
+            results += _run(rule, Plan.build([rule], placeholders, pipeline))
+    for correlation in pack.correlations:
+        if path_of_tests(correlation.path).exists():
+            tested = tested_correlation(correlation, pack, lambda rules: Plan.build(rules, placeholders, pipeline))
+            results += _run_correlation(tested)
     return results
 
 
-def _run(rule: Rule) -> Iterator[RuleTestResult]:
-    plan = Plan.build([rule])
+def _tested_files(pack: RulePack) -> list[Path]:
+    paths = dict.fromkeys(item.path for items in (pack.rules, pack.correlations) for item in items)
+    return [path for path in paths if path_of_tests(path).exists()]
+
+
+def _strays(path: Path, pack: RulePack) -> Iterator[RuleTestResult]:
+    """Cases that are about nothing in their file: they would never run, and nobody would know."""
+    rules = [name for rule in pack.rules if rule.path == path for name in (rule.id, rule.name, rule.title)]
+    correlations = [
+        name for rule in pack.correlations if rule.path == path for name in (rule.id, rule.name, rule.title)
+    ]
+    try:
+        cases = list(_listed(path_of_tests(path), _content(path_of_tests(path))))
+    except RuleTestError:  # said where the cases are run
+        return
+    for name, expected, case in cases:
+        key, known = (OF, correlations) if EVENTS in case else ("rule", rules)
+        about = case.get(key)
+        if not known or (about is not None and about not in known):
+            kind = "correlation" if key == OF else "rule"
+            reason = f"there is no {kind} in this file" + (f" named {about!r}" if about is not None else "")
+            yield RuleTestResult(path, "", "", name, expected, passed=False, reason=reason)
+
+
+def _run(rule: Rule, plan: Plan) -> Iterator[RuleTestResult]:
     if plan.refused:
         yield _fault(rule, str(plan.refused[0]))
         return
@@ -102,13 +147,41 @@ def _run(rule: Rule) -> Iterator[RuleTestResult]:
         yield _fault(rule, str(error))
 
 
-def _fault(rule: Rule, reason: str) -> RuleTestResult:
+def _run_correlation(tested: TestedCorrelation) -> Iterator[RuleTestResult]:
+    rule = tested.rule
+    if tested.plan.refused:
+        yield _fault(rule, str(tested.plan.refused[0]))
+        return
+    path = path_of_tests(rule.path)
+    try:
+        content = _content(path)
+        source = _logsource(path, content["logsource"], LogSource()) if "logsource" in content else None
+        for name, expected, case in _listed(path, content):
+            if EVENTS in case and is_about(case, rule):
+                fired, seen = judge(tested, f"{path}: {name}", case, source, _frames)
+                passed = fired == (expected == "match")
+                reason = "" if passed else f"{'fires' if fired else 'does not fire'} ({seen})"
+                yield RuleTestResult(rule.path, rule.id, rule.title, name, expected, passed, reason)
+    except (RuleTestError, CorrelationTestError) as error:
+        yield _fault(rule, str(error))
+
+
+def _fault(rule: Rule | CorrelationRule, reason: str) -> RuleTestResult:
     return RuleTestResult(rule.path, rule.id, rule.title, "", "match", passed=False, reason=reason)
 
 
 def _cases(rule: Rule) -> Iterator[tuple[str, Expected, list[EventFrame]]]:
     """The events of a rule's test file."""
     path = path_of_tests(rule.path)
+    content = _content(path)
+    source = _logsource(path, content.get("logsource"), rule.logsource)
+    for name, expected, case in _listed(path, content):
+        if EVENTS not in case and case.get("rule") in (None, rule.id, rule.name, rule.title):
+            yield name, expected, _frames(f"{path}: {name}", case, source)
+
+
+def _content(path: Path) -> dict[str, object]:
+    """A test file as it is written."""
     try:
         documents = list(read_documents(path.read_text("utf-8")))
     except (DocumentError, UnicodeDecodeError) as error:
@@ -119,17 +192,20 @@ def _cases(rule: Rule) -> Iterator[tuple[str, Expected, list[EventFrame]]]:
     unknown = content.keys() - _KEYS
     if unknown:
         raise RuleTestError(f"{path}: unknown keys {sorted(unknown)}; known: {sorted(_KEYS)}")
-    source = _logsource(path, content.get("logsource"), rule.logsource)
+    return content
+
+
+def _listed(path: Path, content: Mapping[str, object]) -> Iterator[tuple[str, Expected, dict[str, object]]]:
+    """The cases of a test file, with their names."""
     expectations: tuple[Expected, ...] = ("match", "no_match")
     for expected in expectations:
         cases = content.get(expected) or []
         if not isinstance(cases, list):
             raise RuleTestError(f"{path}: {expected} is not a list")
         for number, case in enumerate(cases, 1):
-            if not isinstance(case, dict) or not case.keys() <= _CASE_KEYS:
+            if not isinstance(case, dict) or not (EVENTS in case or case.keys() <= _CASE_KEYS):
                 raise RuleTestError(f"{path}: {expected} {number} is not a map of {sorted(_CASE_KEYS)}")
-            name = str(case.get("name") or f"{expected} {number}")
-            yield name, expected, _frames(f"{path}: {name}", case, source)
+            yield str(case.get("name") or f"{expected} {number}"), expected, case
 
 
 def _logsource(path: Path, given: object, default: LogSource) -> LogSource:
@@ -176,7 +252,7 @@ def event_frame(fields: Mapping[str, object], source: LogSource) -> EventFrame:
         TIMESTAMP: TEST_TIME,
         RECEIVED: TEST_TIME,
         DATASET: "test",
-        ORIGINAL: orjson.dumps(fields, default=str, option=orjson.OPT_NON_STR_KEYS).decode(),
+        ORIGINAL: _json({str(name): value for name, value in fields.items()}),
     }
     texts = {str(name): _text(value) for name, value in fields.items()}
     named = {name: value for name, value in texts.items() if ENVELOPE.get(name) == pl.String()}
@@ -191,5 +267,12 @@ def _text(value: object) -> str | None:
     if value is None or isinstance(value, str):
         return value
     if isinstance(value, bool | int | float | list | dict):
-        return orjson.dumps(value).decode()
+        return _json(value)
     return str(value)
+
+
+def _json(value: object) -> str:
+    try:
+        return orjson.dumps(value, default=str, option=orjson.OPT_NON_STR_KEYS).decode()
+    except TypeError:  # a whole number beyond 64 bits
+        return json.dumps(value, default=str, ensure_ascii=False, separators=(",", ":"))

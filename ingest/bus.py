@@ -24,8 +24,11 @@ from typing import Final, Protocol
 TOPIC_RAW: Final = "tocsin.raw"
 TOPIC_MATCHES: Final = "tocsin.matches"
 TOPIC_ALERTS: Final = "tocsin.alerts"
+TOPIC_FIRINGS: Final = "tocsin.firings"
+"""Every correlation that fired, silenced ones too: what `correlate` reads back when it starts."""
+
 TOPIC_QUARANTINE: Final = "tocsin.quarantine"
-TOPICS: Final = (TOPIC_RAW, TOPIC_MATCHES, TOPIC_ALERTS, TOPIC_QUARANTINE)
+TOPICS: Final = (TOPIC_RAW, TOPIC_MATCHES, TOPIC_ALERTS, TOPIC_FIRINGS, TOPIC_QUARANTINE)
 
 
 class BusError(Exception):
@@ -92,6 +95,9 @@ class Subscription(Protocol):
     def lag(self) -> int:
         """Records between this member's read positions and the ends of its partitions."""
 
+    def partitions(self) -> frozenset[Partition]:
+        """The partitions that this member reads now. One that comes back was asked for by `start_at` again."""
+
     def close(self) -> None:
         """Leave the group. Positions not committed are read again by the next member."""
 
@@ -119,6 +125,22 @@ class Bus(Protocol):
 
         Raises:
             BusError: A topic does not exist, or the bus cannot be asked.
+        """
+
+    def committed(self, group: str, topics: Sequence[str]) -> dict[Partition, int]:
+        """The next offset that a group has committed of each partition; a partition without one is not there.
+
+        Raises:
+            BusError: The bus cannot be asked.
+        """
+
+    def read(self, partition: Partition, start: int, stop: int) -> list[Record]:
+        """The records of a partition from offset `start` to before `stop` that are still there, outside any group.
+
+        All of them are held at once: ask for few.
+
+        Raises:
+            BusError: The topic does not exist, or the bus cannot be asked.
         """
 
     def close(self) -> None:

@@ -32,7 +32,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from ingest.bus import BusError, Message, Partition, Position, StartAt
+from ingest.bus import BusError, Message, Partition, Position, Record, StartAt
 from ingest.bus_embedded_file import PARTITION, open_file
 from ingest.bus_embedded_subscription import EmbeddedSubscription
 
@@ -138,6 +138,39 @@ class EmbeddedBus:
         if missing := [topic for topic in topics if topic not in ends]:
             raise BusError(f"{self}: ends: topic {', '.join(missing)} does not exist")
         return {Partition(topic, PARTITION): ends[topic] for topic in topics}
+
+    def committed(self, group: str, topics: Sequence[str]) -> dict[Partition, int]:
+        """The next offset that a group has committed of each topic; a topic without one is not there.
+
+        Raises:
+            BusError: The file cannot be read.
+        """
+        with self._write_lock, self._transaction("committed") as writer:
+            rows = writer.execute(
+                "SELECT name, p.next_offset FROM positions p JOIN topics t ON t.id = p.topic WHERE member_group = ?",
+                (group,),
+            ).fetchall()
+        return {Partition(topic, PARTITION): int(offset) for topic, offset in rows if topic in topics}
+
+    def read(self, partition: Partition, start: int, stop: int) -> list[Record]:
+        """The records of a topic from offset `start` to before `stop` that are still there.
+
+        Raises:
+            BusError: The topic does not exist, or the file cannot be read.
+        """
+        if partition not in self.ends([partition.topic]):
+            raise BusError(f"{self}: read: there is no {partition.topic}/{partition.partition}")
+        with self._write_lock, self._transaction("read") as writer:
+            rows = writer.execute(
+                """SELECT offset, key, value, headers FROM records
+                   WHERE topic = (SELECT id FROM topics WHERE name = ?) AND offset >= ? AND offset < ?
+                   ORDER BY offset""",
+                (partition.topic, start, stop),
+            ).fetchall()
+        return [
+            Record(partition.topic, PARTITION, offset, key, value, json.loads(headers))
+            for offset, key, value, headers in rows
+        ]
 
     def delete_before(self, topic: str, offset: int) -> int:
         """Delete the records of a topic that lie before an offset; the offsets of later records do not change.

@@ -106,6 +106,10 @@ class EmbeddedSubscription:
             for first, end in [self._bounds(topic)]
         )
 
+    def partitions(self) -> frozenset[Partition]:
+        """The one partition of each topic."""
+        return frozenset(Partition(topic, PARTITION) for topic in self._topics)
+
     def close(self) -> None:
         """Leave the group; the next member may join at once."""
         with self._lock:

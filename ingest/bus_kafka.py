@@ -17,19 +17,19 @@ came; `StartAt` is asked on the thread that polls, where a database may be read 
 from __future__ import annotations
 
 import logging
-import socket
 import threading
 import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import closing, contextmanager
 from functools import partial
 from typing import Final
 
 from ingest.bus import BusError, Message, Partition, Position, Record, StartAt
 from ingest.bus_kafka_assignment import Assignment
-from ingest.bus_kafka_connect import connect
+from ingest.bus_kafka_connect import closing_socket, connect
 from ingest.bus_kafka_join import complete_joins
+from ingest.bus_kafka_read import read_range
 from ingest.bus_kafka_record import as_record
 from ingest.bus_kafka_settings import (
     DIRECT_SCHEME,
@@ -40,8 +40,10 @@ from ingest.bus_kafka_settings import (
     consumer_options,
     milliseconds,
     producer_options,
+    reader_options,
     topic_options,
 )
+from ingest.bus_kafka_topics import committed_offsets, missing_topics
 
 with warnings.catch_warnings():
     # The client reads its protocol's schemas with functions that Python 3.11 and 3.12 call deprecated (3.13 no longer
@@ -52,6 +54,7 @@ with warnings.catch_warnings():
     from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
     from kafka.errors import (
         CommitFailedError,
+        CoordinatorNotAvailableError,
         IllegalGenerationError,
         KafkaError,
         KafkaTimeoutError,
@@ -60,12 +63,10 @@ with warnings.catch_warnings():
         RetriableError,
         TopicAlreadyExistsError,
         UnknownMemberIdError,
-        UnknownTopicOrPartitionError,
         for_code,
     )
     from kafka.net.compat import KafkaNetClient
     from kafka.net.inet import KafkaNetSocket
-    from kafka.net.selector import NetworkSelector
     from kafka.producer.future import RecordMetadata
     from kafka.structs import MemberState, OffsetAndMetadata, TopicPartition
 
@@ -81,22 +82,7 @@ _log = logging.getLogger(__name__)
 ConsumerRebalanceListener.register(Assignment)
 
 
-class _ClosingSocket(KafkaNetSocket):  # type: ignore[misc] # the client carries no types
-    """A plain socket that is closed when it cannot connect: the client's own would be left to the garbage collector.
-
-    The client chooses the kind of a socket by the scheme of its option `proxy_url`.
-    """
-
-    SCHEMES = (DIRECT_SCHEME,)
-
-    async def sock_connect(
-        self, net: NetworkSelector, sock: socket.socket, address: object, **options: object
-    ) -> object:
-        with ExitStack() as undo:
-            undo.callback(sock.close)
-            connected = await super().sock_connect(net, sock, address, **options)
-            undo.pop_all()
-        return connected
+ClosingSocket = closing_socket(KafkaNetSocket, DIRECT_SCHEME)
 
 
 class KafkaBus:
@@ -116,7 +102,7 @@ class KafkaBus:
             BusError: The cluster is away or refuses.
         """
         with self._admin("ensure topics") as admin:
-            for topic in _missing_topics(admin, topics):
+            for topic in missing_topics(admin.describe_topics(list(topics)), for_code):
                 try:
                     admin.create_topics({topic: topic_options(self._settings)})
                 except TopicAlreadyExistsError:
@@ -148,7 +134,7 @@ class KafkaBus:
             BusError: A topic does not exist, or the cluster is away.
         """
         with self._admin("subscribe") as admin:
-            if missing := _missing_topics(admin, topics):
+            if missing := missing_topics(admin.describe_topics(list(topics)), for_code):
                 raise BusError(f"{self._name}: subscribe: topic {', '.join(missing)} does not exist")
         return KafkaSubscription(self._settings, f"{self._name}, group {group}", group, topics, start_at)
 
@@ -159,7 +145,7 @@ class KafkaBus:
             BusError: A topic does not exist, or the cluster is away.
         """
         with self._admin("ends") as admin:
-            if missing := _missing_topics(admin, topics):
+            if missing := missing_topics(admin.describe_topics(list(topics)), for_code):
                 raise BusError(f"{self._name}: ends: topic {', '.join(missing)} does not exist")
             places = [
                 TopicPartition(topic["name"], partition["partition_index"])
@@ -168,6 +154,35 @@ class KafkaBus:
             ]
             found = admin.list_partition_offsets(dict.fromkeys(places, OffsetSpec.LATEST))
         return {Partition(place.topic, place.partition): int(end.offset) for place, end in found.items()}
+
+    def committed(self, group: str, topics: Sequence[str]) -> dict[Partition, int]:
+        """The next offset that a group has committed of each partition; a partition without one is not there.
+
+        Raises:
+            BusError: The cluster is away.
+        """
+        deadline = time.monotonic() + self._settings.request_timeout
+        while True:
+            try:
+                with self._admin("committed") as admin:
+                    return committed_offsets(admin.list_group_offsets(group)[group], topics)
+            except BusError as error:
+                # A cluster that is new has nobody yet who looks after groups
+                if not isinstance(error.__cause__, CoordinatorNotAvailableError) or time.monotonic() > deadline:
+                    raise
+            time.sleep(POLL_SLICE)
+
+    def read(self, partition: Partition, start: int, stop: int) -> list[Record]:
+        """The records of a partition from offset `start` to before `stop` that are still there.
+
+        Raises:
+            BusError: The topic does not exist, or the cluster is away.
+        """
+        if partition not in self.ends([partition.topic]):
+            raise BusError(f"{self._name}: read: there is no {partition.topic}/{partition.partition}")
+        place, options = TopicPartition(partition.topic, partition.partition), reader_options(self._settings)
+        with _failures(f"{self._name}: read"), closing(connect(KafkaConsumer, KafkaNetClient, options)) as consumer:
+            return read_range(consumer, place, start, stop, self._settings.request_timeout)
 
     def close(self) -> None:
         """Wait for publishes under way, then disconnect. Subscriptions are closed by those who made them."""
@@ -309,9 +324,15 @@ class KafkaSubscription:
         with self._failures("lag"):
             placed = sorted(self._assignment.placed())
             ends = self._consumer.end_offsets(placed, timeout_ms=timeout) if placed else {}
-            positions = {p: self._consumer.position(p, timeout_ms=timeout) for p in placed if self._owns(p)}
+            positions = {
+                p: self._consumer.position(p, timeout_ms=timeout) for p in placed if p in self._consumer.assignment()
+            }
         behind: int = sum(max(0, ends[p] - at) for p, at in positions.items() if at is not None)
         return behind + len(self._held)
+
+    def partitions(self) -> frozenset[Partition]:
+        """The partitions that this member reads now."""
+        return frozenset(Partition(place.topic, place.partition) for place in self._assignment.placed())
 
     def close(self) -> None:
         """Leave the group; its partitions go to the other members at once if the cluster can be told."""
@@ -320,9 +341,6 @@ class KafkaSubscription:
         self._closed = True
         with _failures(f"{self._name}: close"):
             self._consumer.close(autocommit=False, timeout_ms=milliseconds(self._timeout))
-
-    def _owns(self, partition: TopicPartition) -> bool:
-        return partition in self._consumer.assignment()
 
     def _take_held(self, max_records: int) -> list[Record]:
         placed = self._assignment.placed()
@@ -377,14 +395,3 @@ def _close_producer(producer: KafkaProducer, timeout: float) -> None:
         # The client gives up here and would go on sending. Whoever waits for these messages gets an error.
         producer._sender.force_close()  # noqa: SLF001
         producer.close(timeout=FORCED_CLOSE)
-
-
-def _missing_topics(admin: KafkaAdminClient, topics: Sequence[str]) -> list[str]:
-    missing = []
-    for topic in admin.describe_topics(list(topics)):
-        error = for_code(topic["error_code"])
-        if error is UnknownTopicOrPartitionError:
-            missing.append(topic["name"])
-        elif topic["error_code"]:
-            raise error(topic["name"])
-    return missing

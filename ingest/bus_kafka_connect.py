@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from typing import Protocol, TypeVar
@@ -14,6 +15,29 @@ class Network(Protocol):
 
     def close(self) -> None:
         """Close them."""
+
+
+def closing_socket(plain: type, scheme: str) -> type:
+    """A plain socket that is closed when it cannot connect: the client's own would be left to the garbage collector.
+
+    The client chooses the kind of a socket by the scheme of its option `proxy_url`, among the classes it knows.
+
+    Args:
+        plain: The client's class of plain sockets.
+        scheme: The scheme that stands for this one.
+    """
+
+    class ClosingSocket(plain):  # type: ignore[misc] # the client carries no types
+        SCHEMES = (scheme,)
+
+        async def sock_connect(self, net: object, sock: socket.socket, address: object, **options: object) -> object:
+            with ExitStack() as undo:
+                undo.callback(sock.close)
+                connected = await super().sock_connect(net, sock, address, **options)
+                undo.pop_all()
+            return connected
+
+    return ClosingSocket
 
 
 def connect(make: Callable[..., Client], network: Callable[..., Network], options: Mapping[str, object]) -> Client:

@@ -96,6 +96,17 @@ def consumer_options(settings: KafkaSettings, group: str, assignor: object) -> d
     }
 
 
+def reader_options(settings: KafkaSettings) -> dict[str, object]:
+    """What reads outside any group."""
+    return client_options(settings) | {
+        "group_id": None,
+        "enable_auto_commit": False,
+        "auto_offset_reset": "earliest",
+        "max_partition_fetch_bytes": settings.max_message_bytes + FRAME_ALLOWANCE,
+        "allow_auto_create_topics": False,
+    }
+
+
 def topic_options(settings: KafkaSettings) -> dict[str, object]:
     """How a topic is created. With three replicas or more, two must have a message before it counts as durable."""
     return {

@@ -184,18 +184,19 @@ def _name(source: str) -> tuple[str, str]:
 
 def _batch(source: str, rows: Rows, now: datetime) -> SourceBatch:
     """Rows of a source as a raw batch, without its empty lines."""
-    marks = [rows.marks.get(index) for index in range(len(rows.lines))] if rows.marks else None
+    lines = rows.lines if isinstance(rows.lines, pl.Series) else pl.Series("line", rows.lines, dtype=pl.Binary)
+    marks = [rows.marks.get(index) for index in range(len(lines))] if rows.marks else None
     raw = (
-        pl.DataFrame({"line": pl.Series(rows.lines, dtype=pl.Binary)})
+        lines.to_frame()
         .with_row_index("row", offset=rows.first)
-        .with_columns(
+        .select(
+            "line",
             pl.lit(now).cast(RAW_SCHEMA["received"]).alias("received"),
             pl.Series("mark", marks, dtype=pl.String) if marks else pl.lit(None, pl.String).alias("mark"),
             pl.lit(None, pl.String).alias("tenant"),
             pl.lit(None, pl.String).alias("peer"),
             pl.concat_str([pl.lit(f"{source}:"), pl.col("row").cast(pl.String)]).alias(EVENT_ID),
         )
-        .filter(pl.col("line").bin.size() > 0)
-        .drop("row")
     )
-    return SourceBatch(source, raw)
+    empty = raw["line"].bin.size() == 0
+    return SourceBatch(source, raw.filter(~empty) if empty.any() else raw)

@@ -16,7 +16,7 @@ import lzma
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import IO, Final, Literal, Protocol
 
@@ -97,10 +97,13 @@ class SourceBatch:
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """Raw rows of a source before they become a batch: `first` is the row number of the first one."""
+    """Raw rows of a source before they become a batch: `first` is the row number of the first one.
+
+    `lines` may be a Binary column, in which lines that were cut out of one piece of text share its memory.
+    """
 
     first: int
-    lines: list[bytes]
+    lines: Sequence[bytes] | pl.Series
     marks: dict[int, str] = field(default_factory=dict)  # index in `lines` -> what was wrong with it
 
 
@@ -157,16 +160,16 @@ class ByteSource:
 
     def read(self, size: int) -> bytes:
         """Read exactly `size` bytes, or what there is until the end or the damage."""
-        parts = [self._unread[:size]]
+        parts = [self._unread[:size]] if self._unread else []
         self._unread = self._unread[size:]
-        missing = size - len(parts[0])
+        missing = size - sum(map(len, parts))
         while missing > 0 and self.damage is None:
             part = self._read_stream(missing)
             if not part:
                 break
             parts.append(part)
             missing -= len(part)
-        return b"".join(parts)
+        return parts[0] if len(parts) == 1 else b"".join(parts)  # join copies even a single one beside an empty one
 
     def chunks(self, size: int = READ_BYTES) -> Iterator[bytes]:
         """The rest of the stream in pieces of `size` bytes."""

@@ -1,6 +1,7 @@
 r"""Event files that are text: a line an event, JSON documents, and tables (.csv); in whichever encoding Windows chose.
 
-Lines are the fast way and the common one: pieces of some megabytes are split at once, and lines are not looked at.
+Lines are the fast way and the common one: pieces of some megabytes are cut at once, without looking at or copying a
+line.
 JSON that is not one object a line (pretty-printed, arrays, CloudTrail's `{"Records": [...]}`) is cut into values,
 each of which becomes a line of compact JSON, so that only one form of a JSON event reaches the formats. A row of a
 table becomes a JSON object with the names of the header.
@@ -15,10 +16,13 @@ import codecs
 import csv
 import json
 import re
+from array import array
 from collections.abc import Callable, Iterator
 from typing import Final, Literal
 
 import orjson
+import polars as pl
+import pyarrow as pa
 
 from ingest.event_source import ByteSource, ReadItem, ReadLimits, Rows, SourceProblem
 from ingest.json_values import Broken, JsonValues, Piece
@@ -29,6 +33,7 @@ BATCH_LINES: Final = 20_000
 SURPLUS: Final = "_surplus"
 """Field for the values of a row that has more of them than the header has names."""
 
+CARRIAGE_RETURN: Final = ord("\r")
 UTF8_MARK: Final = codecs.BOM_UTF8
 JSON_BEGINS: Final = re.compile(rb'\{\s*["}]|\[\s*[\[{\]]')
 
@@ -113,29 +118,54 @@ def _read_lines(source: ByteSource, limits: ReadLimits) -> Iterator[ReadItem]:
     """A line an event. Empty lines are no events, but are counted, so that a row is a line number."""
     row, rest = 1, b""
     for chunk in _utf8_chunks(source):
-        lines = (rest + chunk).replace(b"\r\n", b"\n").split(b"\n")
-        # One byte beyond the limit is kept of a line that goes on: it is enough to know that the line is too long.
-        rest = lines.pop()[: limits.line_bytes + 1]
+        begin, end = chunk.find(b"\n") + 1, chunk.rfind(b"\n") + 1
+        if not begin:
+            # One byte beyond the limit is kept of a line that goes on: it is enough to know that the line is too long.
+            rest = (rest + chunk)[: limits.line_bytes + 1]
+            continue
+        # The line that the chunk before began is a line by itself: to put all of this chunk behind it would copy it.
+        first = (rest + chunk[:begin]).removesuffix(b"\n").removesuffix(b"\r")
+        lines = pl.concat([pl.Series("line", [first], dtype=pl.Binary), cut_lines(chunk, begin, end)])
+        rest = chunk[end:][: limits.line_bytes + 1]
         yield from _bounded(source.name, row, lines, limits.line_bytes)
         row += len(lines)
     if rest:
         marks = {0: f"the file is damaged here: {source.damage}"} if source.damage else {}
-        yield from _bounded(source.name, row, [rest], limits.line_bytes, marks)
+        yield from _bounded(source.name, row, pl.Series("line", [rest], dtype=pl.Binary), limits.line_bytes, marks)
+
+
+def cut_lines(text: bytes, begin: int, end: int) -> pl.Series:
+    """The lines of `text[begin:end]`, which ends with a line feed, as a Binary column that shares its memory.
+
+    A CR before the line feed belongs to the end of the line.
+    """
+    ends: list[int] = []
+    nexts = [begin]  # where each line begins, and last the end
+    while (feed := text.find(b"\n", nexts[-1], end)) >= 0:
+        ends.append(feed)
+        nexts.append(feed + 1)
+    if b"\r" in text:
+        pairs = zip(nexts, ends, strict=False)
+        ends = [feed - 1 if feed > start and text[feed - 1] == CARRIAGE_RETURN else feed for start, feed in pairs]
+    # Offsets of an Arrow array leave no gaps, so the ends of lines are elements too: each line, then its end.
+    offsets = [begin] * (2 * len(ends) + 1)
+    offsets[0::2] = nexts
+    offsets[1::2] = ends
+    buffers = [None, pa.py_buffer(array("q", offsets)), pa.py_buffer(text)]
+    lines_and_ends = pa.LargeBinaryArray.from_buffers(pa.large_binary(), 2 * len(ends), buffers)
+    return pl.Series("line", lines_and_ends).gather_every(2)
 
 
 def _bounded(
-    name: str, row: int, lines: list[bytes], limit: int, marks: dict[int, str] | None = None
+    name: str, row: int, lines: pl.Series, limit: int, marks: dict[int, str] | None = None
 ) -> Iterator[ReadItem]:
     """The lines, those beyond the limit cut to it, marked and reported."""
     marks = marks or {}
-    if max(map(len, lines), default=0) > limit:
-        for index, line in enumerate(lines):
-            if len(line) > limit:
-                lines[index], marks[index] = line[:limit], f"line longer than {limit} bytes, cut"
-                yield SourceProblem(
-                    name, f"line {row + index}", f"longer than {limit:,} bytes; the rest is lost", "damaged"
-                )
-    yield Rows(row, lines, marks)
+    sizes = lines.bin.size()
+    for index in (sizes > limit).arg_true():
+        marks[index] = f"line longer than {limit} bytes, cut"
+        yield SourceProblem(name, f"line {row + index}", f"longer than {limit:,} bytes; the rest is lost", "damaged")
+    yield Rows(row, lines.bin.head(limit) if len(marks) else lines, marks)
 
 
 def _read_json(source: ByteSource, limits: ReadLimits) -> Iterator[ReadItem]:

@@ -8,7 +8,7 @@ Nothing here raises on content. Work is a column at a time; only JSON, XML and a
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
 import polars as pl
@@ -22,6 +22,8 @@ from ingest.logsource import UNKNOWN, LogSource
 from ingest.visible import visible
 
 NOT_UTF8: Final = "not UTF-8: read as ISO-8859-1"
+COOKIE: Final = "@cee:"
+"""Stands before content that is JSON (Project Lumberjack, rsyslog's mmjsonparse)."""
 NOT_UNDERSTOOD: Final = "no format understood this line"
 
 
@@ -36,10 +38,15 @@ def parse(raw: pl.DataFrame) -> list[EventFrame]:
     """
     if raw.is_empty():
         return []
-    notes: Notes = {row: [mark] for row, mark in enumerate(raw["mark"].to_list()) if mark is not None}
+    raw = raw.rechunk()  # rows taken from text in several chunks would be copied, byte for byte
+    marks = raw["mark"]
+    notes: Notes = {row: [marks[row]] for row in marks.is_not_null().arg_true()}
     text = decode_lines(raw["line"], notes)
     lines = split_lines(text, raw["received"])
-    pieces, inner = read_lines(lines, notes)
+    pieces, inner, unread = read_lines(lines, notes)
+    if unread.height:
+        _note(notes, dict.fromkeys(unread["row"].to_list(), NOT_UNDERSTOOD))
+        pieces.append(_unread(unread, UNKNOWN, "unknown"))
     if inner:
         within, more = _read_inner(inner, raw["received"], notes)
         pieces += more
@@ -53,7 +60,22 @@ def parse(raw: pl.DataFrame) -> list[EventFrame]:
         lines["syslog.time"],
         lines["syslog.host"],
     )
-    return [EventFrame(piece.logsource, with_envelope(piece, ground, notes)) for piece in pieces]
+    return list(_frames(pieces, ground, notes))
+
+
+def _frames(pieces: Sequence[Piece], ground: pl.DataFrame, notes: Notes) -> Iterator[EventFrame]:
+    """The frames of pieces, which have each row of the ground exactly once.
+
+    Rows are brought into the order of the pieces once, and each piece takes a slice: that copies no text, while taking
+    the rows of each piece by themselves would copy all of it.
+    """
+    order = pl.concat([piece.rows for piece in pieces])
+    ordered = ground if order.is_sorted() else ground[order]
+    start = 0
+    for piece in pieces:
+        height = len(piece.rows)
+        yield EventFrame(piece.logsource, with_envelope(piece, ordered.slice(start, height), notes))
+        start += height
 
 
 def decode_lines(lines: pl.Series, notes: Notes) -> pl.Series:
@@ -74,25 +96,30 @@ def decode_lines(lines: pl.Series, notes: Notes) -> pl.Series:
 
 def split_lines(text: pl.Series, received: pl.Series) -> pl.DataFrame:
     """`LINE_SCHEMA` and the facts of the syslog header, in the order of the lines."""
+    rows = pl.Series("row", range(len(text)), dtype=pl.UInt32)
+    if (text.str.starts_with("{") & text.str.ends_with("}")).all():  # nothing to strip, nothing but JSON
+        return _bare_lines(rows, text)
     stripped = text.str.strip_prefix("\ufeff").str.strip_chars_end("\r\n\0")
     bare = stripped.str.contains(BARE)
-    rows = pl.Series("row", range(len(text)), dtype=pl.UInt32)
     if bare.all():
-        return _bare_lines(rows, stripped)
-    headed = split_headers(stripped.filter(~bare), received.filter(~bare)).with_columns(
-        rows.filter(~bare),
-        # the cookie of lines whose content is JSON (Project Lumberjack, rsyslog's mmjsonparse)
-        pl.col("payload").str.replace(r"^\s*@cee:\s*", ""),
-    )
+        return _bare_lines(rows, stripped.str.strip_chars_start())
     if not bare.any():
+        return _headed_lines(rows, stripped, received)
+    headed = _headed_lines(rows.filter(~bare), stripped.filter(~bare), received.filter(~bare))
+    plain = _bare_lines(rows.filter(bare), stripped.filter(bare).str.strip_chars_start())
+    return pl.concat([plain, headed], how="diagonal").sort("row")
+
+
+def _headed_lines(rows: pl.Series, text: pl.Series, received: pl.Series) -> pl.DataFrame:
+    headed = split_headers(text, received).with_columns(rows)
+    if not headed["payload"].str.contains(COOKIE, literal=True).any():
         return headed
-    return pl.concat([_bare_lines(rows.filter(bare), stripped.filter(bare)), headed], how="diagonal").sort("row")
+    return headed.with_columns(pl.col("payload").str.replace(rf"^\s*{COOKIE}\s*", ""))
 
 
 def _bare_lines(rows: pl.Series, text: pl.Series) -> pl.DataFrame:
     nothing = pl.lit(None, dtype=pl.String)
     return pl.DataFrame({"row": rows, "payload": text}).with_columns(
-        payload=pl.col("payload").str.strip_chars_start(),
         syslog=pl.lit(value=False),
         program=nothing,
         pid=nothing,
@@ -101,8 +128,8 @@ def _bare_lines(rows: pl.Series, text: pl.Series) -> pl.DataFrame:
     )
 
 
-def read_lines(lines: pl.DataFrame, notes: Notes) -> tuple[list[Piece], list[Inner]]:
-    """Offer the lines to each format in turn; what is left at the end is unknown."""
+def read_lines(lines: pl.DataFrame, notes: Notes) -> tuple[list[Piece], list[Inner], pl.DataFrame]:
+    """Offer the lines to each format in turn: pieces, lines that carry another, and what no format reads."""
     pieces: list[Piece] = []
     inner: list[Inner] = []
     left = lines
@@ -112,17 +139,14 @@ def read_lines(lines: pl.DataFrame, notes: Notes) -> tuple[list[Piece], list[Inn
         recognised = left.select(form.recognise.fill_null(value=False).alias("is"))["is"]
         if not recognised.any():
             continue
-        parsed = form.parse(left.filter(recognised))
+        parsed = form.parse(left if recognised.all() else left.filter(recognised))
         pieces += parsed.pieces
         inner += parsed.inner
         _note(notes, parsed.remarks)
         _note(notes, parsed.rejects)
         rejected = pl.Series("row", list(parsed.rejects), dtype=pl.UInt32)
         left = left.filter(~recognised | left["row"].is_in(rejected.implode()))
-    if left.height:
-        _note(notes, dict.fromkeys(left["row"].to_list(), NOT_UNDERSTOOD))
-        pieces.append(_unread(left, UNKNOWN, "unknown"))
-    return pieces, inner
+    return pieces, inner, left
 
 
 def _read_inner(inner: list[Inner], received: pl.Series, notes: Notes) -> tuple[pl.DataFrame, list[Piece]]:
@@ -137,18 +161,18 @@ def _read_inner(inner: list[Inner], received: pl.Series, notes: Notes) -> tuple[
     for item in inner:
         by_source.setdefault(item.declared, []).append(item)
     for declared, items in by_source.items():
-        rows = pl.Series("row", [item.row for item in items], dtype=pl.UInt32)
-        text = pl.Series("text", [item.text for item in items], dtype=pl.String)
+        rows = pl.Series("row", [row for item in items for row in item.rows], dtype=pl.UInt32)
+        text = pl.Series("text", [text for item in items for text in item.texts], dtype=pl.String)
         part = split_lines(text, received[rows]).with_columns(rows)
         apart: Notes = {}
-        found, _ = read_lines(part, apart)
+        found, _, _ = read_lines(part, apart)
         opened = [piece for piece in found if piece.logsource.product == declared.product]
-        read = {row for piece in opened for row in piece.rows.to_list()}
-        rest = part.filter(~pl.col("row").is_in(list(read)))
+        read = pl.concat([pl.Series("row", [], dtype=pl.UInt32), *(piece.rows for piece in opened)])
+        rest = part if read.is_empty() else part.filter(~part["row"].is_in(read.implode()))
         pieces += opened
         if rest.height:
             pieces.append(_unread(rest, declared, "json.declared"))
-        for row in read & apart.keys():
+        for row in apart.keys() & read.to_list() if apart else ():
             notes.setdefault(row, []).extend(apart[row])
         # Bare and headed lines have their columns in another order: only these are put together.
         lines.append(part.select("row", "syslog.time", "syslog.host"))

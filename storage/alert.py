@@ -37,6 +37,27 @@ class Status(enum.StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Evidence:
+    """One event behind the alert of a correlation, as the analyst sees it in a list.
+
+    Attributes:
+        event_id: The event; of a correlation that others rest on, the id of its alert.
+        timestamp: Event time, UTC.
+        rule_title: The rule that it matched.
+        host: Host, where known; so too user, source_ip.
+        matched: As that of an alert.
+    """
+
+    event_id: str
+    timestamp: datetime
+    rule_title: str
+    host: str | None = None
+    user: str | None = None
+    source_ip: str | None = None
+    matched: dict[str, str | None] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
 class Alert:
     """One alert, as `correlate` publishes it and the store keeps it.
 
@@ -55,6 +76,7 @@ class Alert:
         event: All fields of the (last) event, without the raw line.
         original: Raw line of the (last) event.
         tags: The rule's tags (`attack.t1021.001`, ...).
+        evidence: Of a correlation: the newest of the events behind it, oldest first. Empty for a plain rule.
     """
 
     id: str
@@ -74,6 +96,7 @@ class Alert:
     event: dict[str, str] = field(default_factory=dict)
     original: str = ""
     tags: tuple[str, ...] = ()
+    evidence: tuple[Evidence, ...] = ()
 
 
 def alert_id(rule_id: str, tenant: str, evidence: str) -> str:

@@ -7,13 +7,13 @@ a legal character everywhere here and stays.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Final
 
 import orjson
 
-from storage.alert import Alert, Level
+from storage.alert import Alert, Evidence, Level
 from storage.errors import AlertDecodeError
 
 
@@ -28,7 +28,10 @@ def encode_alert(alert: Alert) -> bytes:
 
 
 def decode_alert(value: bytes) -> Alert:
-    """Read an alert back; members it does not know are ignored, so that an older reader survives a newer writer.
+    """Read an alert back.
+
+    Members it does not know are ignored, so that an older reader survives a newer writer; `evidence`, which older
+    writers do not know, may be missing.
 
     Raises:
         AlertDecodeError: The bytes are not JSON, or a member is missing or of the wrong kind.
@@ -41,6 +44,8 @@ def decode_alert(value: bytes) -> Alert:
         raise AlertDecodeError(f"an alert is a JSON object, not {type(members).__name__}")
     read: dict[str, object] = {}
     for name, reader in _READERS.items():
+        if name not in members and name in _OPTIONAL:
+            continue
         if name not in members:
             raise AlertDecodeError(f"member {name} is missing")
         try:
@@ -65,6 +70,16 @@ def load_matched(text: str) -> dict[str, str | None]:
     return _matched(orjson.loads(text))
 
 
+def dump_evidence(evidence: Sequence[Evidence]) -> str:
+    """Evidence as a JSON list in text, as the store keeps it."""
+    return orjson.dumps(_plain(tuple(evidence))).decode()
+
+
+def load_evidence(text: str) -> tuple[Evidence, ...]:
+    """Read back what `dump_evidence` wrote."""
+    return _evidence(orjson.loads(text))
+
+
 def in_utc(moment: datetime) -> datetime:
     """The moment in UTC; one without a time zone is taken to be UTC."""
     return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
@@ -77,6 +92,8 @@ def _plain(value: object) -> object:
         return in_utc(value).isoformat(timespec="microseconds")
     if isinstance(value, tuple):
         return [_plain(item) for item in value]
+    if isinstance(value, Evidence):
+        return {name: _plain(getattr(value, name)) for name in _EVIDENCE_READERS}
     if isinstance(value, Mapping):
         return {_plain(key): _plain(item) for key, item in value.items()}
     return value
@@ -118,6 +135,32 @@ def _matched(value: object) -> dict[str, str | None]:
     return {name: _text_or_none(item) for name, item in value.items()}
 
 
+def _evidence(value: object) -> tuple[Evidence, ...]:
+    if not isinstance(value, list):
+        raise ValueError(f"a list expected, not {type(value).__name__}")  # noqa: TRY004 - as above
+    return tuple(_piece(item) for item in value)
+
+
+def _piece(value: object) -> Evidence:
+    if not isinstance(value, dict) or not _EVIDENCE_READERS.keys() <= value.keys():
+        raise ValueError(f"an object with {', '.join(_EVIDENCE_READERS)} expected")
+    read = {name: reader(value[name]) for name, reader in _EVIDENCE_READERS.items()}
+    return Evidence(**read)  # type: ignore[arg-type]  # the table below has one reader of the right type for each member
+
+
+_EVIDENCE_READERS: Final[dict[str, Callable[[object], object]]] = {
+    "event_id": _text,
+    "timestamp": _moment,
+    "rule_title": _text,
+    "host": _text_or_none,
+    "user": _text_or_none,
+    "source_ip": _text_or_none,
+    "matched": _matched,
+}
+"""Member -> how it is read; exactly the fields of `Evidence`."""
+
+_OPTIONAL: Final = frozenset({"evidence"})
+
 _READERS: Final[dict[str, Callable[[object], object]]] = {
     "id": _text,
     "rule_id": _text,
@@ -136,5 +179,6 @@ _READERS: Final[dict[str, Callable[[object], object]]] = {
     "event": _fields,
     "original": _text,
     "tags": _texts,
+    "evidence": _evidence,
 }
 """Member -> how it is read; exactly the fields of `Alert`."""

@@ -17,7 +17,7 @@ from typing import Final
 import orjson
 
 from storage.alert import Alert, Decision, Level, Status
-from storage.alert_codec import in_utc, load_fields, load_matched, storable
+from storage.alert_codec import in_utc, load_evidence, load_fields, load_matched, storable
 from storage.errors import CursorError
 
 OPEN_STATUSES: Final = frozenset({Status.NEW, Status.IN_PROGRESS})
@@ -29,6 +29,7 @@ _LARGEST: Final = 2**63 - 1
 ROW_COLUMNS: Final = (
     "a.n, a.id, a.rule_id, a.rule_title, a.level, a.tenant, epoch_us(a.timestamp), epoch_us(a.received), a.logsource, "
     'a.host, a."user", a.source_ip, a.destination_ip, a.event_ids, a.matched, a.event, a.original, a.tags, '
+    "a.evidence, "
     "s.status, d.seq, epoch_us(d.decided), d.author, d.status, d.note"
 )
 """What `row_of` reads, from alerts a, state s and decisions d."""
@@ -177,7 +178,7 @@ def row_of(values: Sequence[object]) -> AlertRow:
 
 def _alert(values: Sequence[object]) -> Alert:
     (id_, rule_id, rule_title, level, tenant, timestamp, received, logsource, *rest) = values
-    (host, user, source_ip, destination_ip, event_ids, matched, event, original, tags) = rest
+    (host, user, source_ip, destination_ip, event_ids, matched, event, original, tags, evidence) = rest
     return Alert(
         id=str(id_),
         rule_id=str(rule_id),
@@ -196,6 +197,7 @@ def _alert(values: Sequence[object]) -> Alert:
         event=load_fields(str(event)),
         original=str(original),
         tags=_texts(tags),
+        evidence=load_evidence(str(evidence)),
     )
 
 

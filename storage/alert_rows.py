@@ -9,7 +9,7 @@ import polars as pl
 
 from ingest.envelope import UTC_MICROSECONDS
 from storage.alert import Alert
-from storage.alert_codec import dump_fields, in_utc, storable
+from storage.alert_codec import dump_evidence, dump_fields, in_utc, storable
 
 ALERT_SCHEMA: Final[dict[str, pl.DataType]] = {
     "n": pl.Int64(),
@@ -30,6 +30,7 @@ ALERT_SCHEMA: Final[dict[str, pl.DataType]] = {
     "event": pl.String(),
     "original": pl.String(),
     "tags": pl.List(pl.String()),
+    "evidence": pl.String(),
 }
 """Columns of `alerts`."""
 
@@ -47,6 +48,7 @@ def alert_rows(alerts: Sequence[Alert], first: int) -> pl.DataFrame:
     columns["tags"] = [[storable(item) for item in alert.tags] for alert in alerts]
     columns["matched"] = [dump_fields(alert.matched) for alert in alerts]
     columns["event"] = [dump_fields(alert.event) for alert in alerts]
+    columns["evidence"] = [dump_evidence(alert.evidence) for alert in alerts]
     return pl.DataFrame(columns, schema_overrides=ALERT_SCHEMA)
 
 

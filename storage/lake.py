@@ -8,7 +8,7 @@ here.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
@@ -68,6 +68,7 @@ class Lake:
         until: datetime | None = None,
         tenants: Collection[str] | None = None,
         batch_rows: int = BATCH_ROWS,
+        fields: Callable[[LogSource], Collection[str] | None] | None = None,
     ) -> Iterator[EventFrame]:
         """Events as parsing gave them, in frames of bounded size.
 
@@ -77,6 +78,8 @@ class Lake:
             until: See `since`.
             tenants: Hospitals; `None` is all, an empty collection none.
             batch_rows: Most rows of a frame.
+            fields: Log source of a table -> the fields wanted of it: `None` is all; an empty collection leaves the
+                table out. What was not asked for is missing from the frames, and the raw line is null.
 
         Raises:
             LakeError: A table cannot be read.
@@ -84,8 +87,11 @@ class Lake:
         """
         scope = Scope(since, until, tenants)
         for table in self._open_tables(logsources):
+            wanted = None if fields is None else fields(table.logsource)
+            if wanted is not None and not wanted:
+                continue
             with _named(table.path):
-                for rows in scan(table, scope, batch_rows):
+                for rows in scan(table, scope, batch_rows, wanted):
                     for events in from_lake(rows):
                         yield EventFrame(table.logsource, events)
 

@@ -22,10 +22,10 @@ import pyarrow.dataset as pds
 from deltalake import DeltaTable
 from pyarrow.fs import LocalFileSystem
 
-from ingest.envelope import EVENT_ID, TENANT, TIMESTAMP
+from ingest.envelope import ENVELOPE, EVENT_ID, ORIGINAL, TENANT, TIMESTAMP
 from ingest.logsource import LogSource
-from storage.lake_columns import BUS_OFFSET, BUS_PARTITION, BUS_TOPIC, DATE, PARTITION_COLUMNS
-from storage.lake_rest import MAX_CELLS
+from storage.lake_columns import BUS_OFFSET, BUS_PARTITION, BUS_TOPIC, DATE, PARTITION_COLUMNS, encode_name
+from storage.lake_rest import MAX_CELLS, REST
 
 BATCH_ROWS: Final = 50_000
 _READAHEAD: Final = 2  # batches and files read ahead: bounds memory, keeps the disk busy
@@ -107,12 +107,18 @@ def dataset(table: Snapshot, may_hold: Sequence[pl.Expr] = ()) -> pds.FileSystem
     return pds.FileSystemDataset(fragments, schema, parquet, local)
 
 
-def scan(table: Snapshot, scope: Scope, batch_rows: int = BATCH_ROWS) -> Iterator[pl.DataFrame]:
-    """Rows of a table in lake columns, `batch_rows` or fewer at a time; fewer from a wide table."""
+def scan(
+    table: Snapshot, scope: Scope, batch_rows: int = BATCH_ROWS, fields: Collection[str] | None = None
+) -> Iterator[pl.DataFrame]:
+    """Rows of a table in lake columns, `batch_rows` or fewer at a time; fewer from a wide table.
+
+    With `fields`, only their columns are read, and the envelope without the raw line, which is null then.
+    """
     if scope.tenants is not None and not scope.tenants:
         return
     batch_rows = _bounded(table, batch_rows)
     scanner = dataset(table, scope.may_hold()).scanner(
+        columns=None if fields is None else _columns_of(table, fields),
         filter=scope.rows(),
         batch_size=batch_rows,
         batch_readahead=_READAHEAD,
@@ -165,6 +171,12 @@ def bus_partitions(table: Snapshot, topic: str) -> int:
     return highest + 1 if isinstance(highest, int) else 0
 
 
+def _columns_of(table: Snapshot, fields: Collection[str]) -> list[str]:
+    """The columns that hold these fields, and what every frame has."""
+    wanted = {encode_name(name).lower() for name in fields} | {REST} | ENVELOPE.keys() - {ORIGINAL}
+    return [name.name for name in table.delta.schema().fields if name.name.lower() in wanted]
+
+
 def _bounded(table: Snapshot, batch_rows: int) -> int:
     return min(batch_rows, max(1, MAX_CELLS // len(table.delta.schema().fields)))
 
@@ -177,4 +189,5 @@ def _frame(batches: Sequence[pa.RecordBatch]) -> pl.DataFrame:
     frame = pl.from_arrow(pa.Table.from_batches(batches), rechunk=False)
     if not isinstance(frame, pl.DataFrame):
         raise TypeError("an Arrow table is read as a frame")
-    return frame
+    missing = [pl.lit(None, kind).alias(name) for name, kind in ENVELOPE.items() if name not in frame.columns]
+    return frame.with_columns(missing) if missing else frame

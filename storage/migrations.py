@@ -69,6 +69,7 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
             PRIMARY KEY (topic, "partition")
         )""",
     ),
+    ("ALTER TABLE alerts ADD COLUMN evidence VARCHAR DEFAULT '[]'",),  # the events behind a correlation, as JSON
 )
 """Statements of version 1, 2, ..."""
 

@@ -19,7 +19,7 @@ from console.errors import SettingsError
 from console.pulse import HospitalPulse, SystemPulse
 from console.rule_text import RuleText, linkable
 from console.settings import ConsoleSettings
-from storage.alert import Alert, Level, Status
+from storage.alert import Alert, Evidence, Level, Status
 from storage.alert_queue import AlertRow
 from storage.alerts import AlertStore
 
@@ -244,6 +244,33 @@ def test_the_alert_page_shows_the_evidence(browser: Browser, store: AlertStore) 
     for expected in ("T1021.001", "lateral movement", "tocsin.raw:0:0:0", "10.29.0.5", "windows/_/security", "4624"):
         assert expected in page
     assert "Nobody has decided anything about this alert yet." in page
+
+
+def test_the_page_of_a_correlation_lists_the_events_behind_it(browser: Browser, store: AlertStore) -> None:
+    first, last = (
+        Evidence(f"tocsin.raw:0:0:{n}", NOW - timedelta(minutes=9 - n), "Failed logon", f"SRV-{n}", "x.y", "192.0.2.9")
+        for n in (0, 1)
+    )
+    told = replace(last, matched={"TargetUserName": "m.legoff", "Status": None}, user=None)
+    correlation = an_alert(
+        0,
+        matched={"TargetUserName": "m.legoff", "event_count": "120", "timespan": "15m"},
+        event_ids=tuple(f"tocsin.raw:0:0:{n}" for n in range(100)),
+        evidence=(first, told),
+    )
+    put(store, correlation, an_alert(1))
+    page = browser.get(f"/alerts/{correlation.id}").text
+    table = page[page.index("2 events behind this alert") : page.index("Older events are named by their ids")]
+    assert [host for host in ("SRV-0", "SRV-1") if host in table] == ["SRV-0", "SRV-1"]
+    for expected in ("TargetUserName: m.legoff · Status: <em>absent</em>", "x.y · 192.0.2.9", "Failed logon"):
+        assert expected in " ".join(table.split())
+    assert table.count("<time") == 2
+    french = browser.get(f"/alerts/{correlation.id}?lang=fr").text
+    assert "2 événements à l’origine de cette alerte" in french
+    assert "events behind this alert" not in browser.get(f"/alerts/{an_alert(1).id}").text
+    answer = browser.get(f"/api/alerts/{correlation.id}").json()
+    assert [piece["host"] for piece in answer["evidence"]] == ["SRV-0", "SRV-1"]
+    assert answer["evidence"][1]["matched"] == {"TargetUserName": "m.legoff", "Status": None}
 
 
 def test_related_alerts_are_of_the_same_host_or_rule_within_a_day(browser: Browser, store: AlertStore) -> None:
@@ -531,6 +558,7 @@ def test_hostile_text_is_shown_and_does_nothing(browser: Browser, store: AlertSt
         matched={text: text, "ParentImage": None},
         event={text: text},
         tags=(text, "attack." + text),
+        evidence=(Evidence(text, NOW, text, text, text, text, {text: text}),),
     )
     put(store, evil)
     browser.get("/")

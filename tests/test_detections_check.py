@@ -47,14 +47,16 @@ def test_check_counts_and_names(tmp_path: Path) -> None:
     (tmp_path / "c.yml").write_text(RULE.replace("00001", "00004").replace("{User: SYSTEM}", "{User|re: 'a(?!b)'}"))
     (tmp_path / "d.yml").write_text("title: C\ncorrelation: {}\n")
     report = check_rules([tmp_path])
-    assert (report.running, len(report.refused), len(report.unsupported)) == (3, 1, 1)
+    assert (report.running, len(report.refused), len(report.unsupported)) == (3, 2, 0)
     assert not report.ok
-    assert f"{tmp_path / 'a.yml'}:9: Dump" in report.lines()[0]
+    assert str(tmp_path / "d.yml:2: C: there is no type") in report.lines()[0]
+    assert f"{tmp_path / 'a.yml'}:9: Dump" in report.lines()[1]
     assert [item.rule.path.name for item in report.ungated] == ["b.yml"]
     assert [item.rule.path.name for item in report.slow] == ["c.yml"]
     assert (
         report.lines()[-1]
-        == "3 rules run, 1 refused, 1 not run here, 1 slow, 1 without a gate, 0 out of reach of any format"
+        == "3 rules run, 2 refused, 0 not run here, 1 slow, 1 without a gate, 0 out of reach of any format, "
+        "0 correlations, 0 rules silenced by them, 0 filters on 0 rules"
     )
 
 
@@ -88,7 +90,41 @@ def test_check_names_log_sources_that_no_format_gives(tmp_path: Path) -> None:
         f"{tmp_path / '0.yml'}: Dump: no format gives events of windows/proces_creation/_ "
         "(did you mean process_creation?); only JSON that declares it does"
     )
-    assert report.lines()[-1].endswith(", 5 out of reach of any format")
+    assert ", 5 out of reach of any format, " in report.lines()[-1]
+
+
+CORRELATION = """title: Often
+correlation: {type: event_count, rules: 00000000-0000-4000-8000-000000000001, timespan: 5m, condition: {gte: 3}}
+"""
+
+
+def test_check_names_rules_that_correlations_silence(tmp_path: Path) -> None:
+    path = put(tmp_path)
+    (tmp_path / "often.yml").write_text(CORRELATION)
+    (tmp_path / "f.yml").write_text(
+        "title: F\nlogsource: {product: windows}\nfilter: {rules: any, s: {User: adm}, condition: not s}\n"
+    )
+    report = check_rules([tmp_path])
+    assert report.ok
+    assert (report.running, report.correlations, report.filters, report.filtered) == (1, 1, 1, 1)
+    assert [(item.rule.title, item.by) for item in report.silenced] == [("Dump", ("Often",))]
+    assert report.lines()[0].startswith(f"{path}: Dump: gives no alerts of its own, only to correlation 'Often'")
+    assert report.lines()[-1].endswith("1 correlations, 1 rules silenced by them, 1 filters on 1 rules")
+    (tmp_path / "often.yml").write_text(CORRELATION + "generate: true\n")
+    assert check_rules([tmp_path]).silenced == ()
+
+
+def test_what_refers_to_a_rule_that_does_not_compile_is_refused_and_silences_nothing(tmp_path: Path) -> None:
+    put(tmp_path, RULE.replace("sel and not filter", "nothing"))
+    (tmp_path / "often.yml").write_text("name: often\n" + CORRELATION)
+    text = "title: Twice\ncorrelation: {type: event_count, rules: often, timespan: 5m, condition: {gte: 2}}\n"
+    (tmp_path / "twice.yml").write_text(text)
+    report = check_rules([tmp_path])
+    assert (report.running, report.correlations, report.silenced) == (0, 0, ())
+    assert [refusal.reason for refusal in report.refused[1:]] == [
+        "'00000000-0000-4000-8000-000000000001' cannot run, and so neither can what refers to it",
+        "'often' cannot run, and so neither can what refers to it",
+    ]
 
 
 def test_rule_tests_pass(tmp_path: Path) -> None:
@@ -110,6 +146,12 @@ def test_rule_tests_fail_with_a_reason(tmp_path: Path) -> None:
     assert [item.passed for item in results] == [False, False]
     assert "does not match" in results[0].reason
     assert results[1].reason.startswith("matches (log source windows/process_creation/_)")
+
+
+def test_rule_tests_take_whole_numbers_of_any_size(tmp_path: Path) -> None:
+    rule = f"title: N\nlogsource: {{product: windows}}\ndetection: {{s: {{A: {10**30}}}, condition: s}}\n"
+    tests = f"match: [{{event: {{A: {10**30}, 5: [{10**30}]}}}}]\nno_match: [{{event: {{A: {10**30 + 1}}}}}]\n"
+    assert [item.passed for item in run_rule_tests([put(tmp_path, rule, tests)])] == [True, True]
 
 
 @pytest.mark.parametrize(

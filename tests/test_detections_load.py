@@ -7,7 +7,10 @@ from pathlib import Path
 from time import monotonic
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
+from detections.compile import CompiledRule, compile_rule
 from detections.load import load_rules
 from detections.rule import RulePathError
 from ingest.logsource import LogSource
@@ -48,6 +51,48 @@ def test_digest_is_of_the_content_not_the_layout(tmp_path: Path) -> None:
     assert first.digest != other.digest
 
 
+def test_a_whole_number_may_be_of_any_size(tmp_path: Path) -> None:
+    digests = set()
+    for number, value in enumerate([10**20, 10**20 + 1, f"'{10**20}'", -(10**20), 2**64 - 1, 2**64, 10**400]):
+        path = write(tmp_path, GOOD.replace("lsass.exe", f"{value}, {10**20}: x"), f"{number}.yml")
+        pack = load_rules([path])
+        assert pack.refused[0].reason.startswith("sel: "), pack.refused  # a key that is no text
+        text = GOOD.replace("lsass.exe", str(value)).replace("tags:", f"custom: {{{10**20}: [{value}]}}\ntags:")
+        (rule,) = load_rules([write(tmp_path, text, f"{number}.yml")]).rules
+        digests.add(rule.digest)
+    assert len(digests) == 7
+
+
+TWO = """title: Two
+id: 00000000-0000-4000-8000-000000000001
+logsource: {product: windows}
+detection:
+  one: {A: x}
+  condition: one and two
+  timeframe: 5m
+  two:
+    - {A: x}
+    - FAULT
+"""
+
+
+@pytest.mark.parametrize(
+    ("fault", "reason"),
+    [
+        ("{A|nosuch: x}", "two: Unknown modifier 'nosuch'"),
+        ("{A|base64: 'a*'}", "two: "),
+        ("{A|re: '('}", "two: "),
+        ("{A|hour: 24}", "two: hour is a whole number from 0 to 23"),
+        ("{5: x}", "two: a part of the rule has the wrong shape"),
+        ("{A: {B: x}}", "two: "),
+    ],
+)
+def test_the_line_is_that_of_the_detection_at_fault(tmp_path: Path, fault: str, reason: str) -> None:
+    (refusal,) = load_rules([write(tmp_path, TWO.replace("FAULT", fault))]).refused
+    assert refusal.line == 8
+    assert refusal.reason.startswith(reason)
+
+
 def test_a_rule_without_id_gets_one_that_stays(tmp_path: Path) -> None:
     text = GOOD.replace("id: 00000000-0000-4000-8000-000000000001\n", "")
     assert load_rules([write(tmp_path, text)]).rules[0].id == load_rules([write(tmp_path, text, "b.yml")]).rules[0].id
@@ -63,24 +108,37 @@ FAULTS: list[tuple[str | bytes, int | None, str]] = [
     ("x" * (1 << 20) + "x", None, "too large"),
     (GOOD.replace("title: Good", "title: 3"), 1, "title"),
     (GOOD.replace("status: test", "status: none"), 3, "status"),
-    (GOOD.replace("id: 0", "id: x0"), 2, "UUID"),
+    (GOOD.replace("id: 0", "id: x 0"), 2, "is no UUID, nor a text of"),
+    (GOOD.replace("00000000-0000-4000-8000-000000000001", '"a\\eb"'), 2, "is no UUID, nor a text of"),
+    (GOOD.replace("00000000-0000-4000-8000-000000000001", "2024-01-01"), 2, "an id is text, best a UUID"),
+    (GOOD.replace("00000000-0000-4000-8000-000000000001", "7"), 2, "an id is text, best a UUID"),
+    (GOOD.replace("id: 0", f"id: {'x' * 120}0"), 2, "is no UUID"),
     (GOOD.replace("status: test", "level: huge"), 3, "level"),
     (GOOD.replace("{product: windows, category: process_access, definition: Sysmon}", "{}"), 5, "log source"),
     (GOOD.replace("{product: windows, category: process_access, definition: Sysmon}", "[]"), 5, "logsource"),
     (GOOD.replace("  condition: sel\n", ""), 6, "condition"),
-    (GOOD.replace("|endswith", "|endwith"), 6, "endwith"),
+    (GOOD.replace("|endswith", "|endwith"), 7, "sel: Unknown modifier 'endwith'"),
     (GOOD.replace("lsass.exe}", "lsass.exe, TargetImage|endswith: b}"), 7, "given twice"),
-    (GOOD.replace("  sel: {", "  sel: {1: x, "), 6, "wrong shape"),
-    (GOOD.replace("{TargetImage|endswith: lsass.exe}", "{Ip|cidr: 10.0.0.0/99}"), 6, "CIDR"),
-    (GOOD.replace("{TargetImage|endswith: lsass.exe}", "{A|re: '(a'}"), 6, "(a"),
-    (GOOD.replace("{TargetImage|endswith: lsass.exe}", "{}"), 6, "empty"),
-    (GOOD + "action: nothing\n", 1, "unknown action"),
+    (GOOD.replace("  sel: {", "  sel: {1: x, "), 7, "wrong shape"),
+    (GOOD.replace("{TargetImage|endswith: lsass.exe}", "{Ip|cidr: 10.0.0.0/99}"), 7, "CIDR"),
+    (GOOD.replace("{TargetImage|endswith: lsass.exe}", "{A|re: '(a'}"), 7, "(a"),
+    (GOOD.replace("{TargetImage|endswith: lsass.exe}", "{}"), 7, "empty"),
+    (GOOD + "action: nothing\n", 9, "unknown action 'nothing'"),
+    (GOOD + "action: [repeat]\n", 9, "unknown action ['repeat']"),
+    (GOOD + "action: {a: b}\n", 9, "unknown action"),
+    (GOOD + "correlation: {}\n", 9, "a document with correlation is a correlation"),
+    (GOOD + "filter: {}\n", 9, "a document with filter is a filter"),
     (GOOD.replace("status: test", "date: 2024-13-45"), None, ""),
     ("", 1, "no rule in this file"),
     ("# nothing yet\n---\n", 1, "no rule in this file"),
     ("action: global\ntitle: T\n", 1, "no rule in this file"),
     (GOOD + "x: &x [*x]\n", 9, "stands within what it names"),
-    ("title: T\ndetection: " + "[" * 3000 + "]" * 3000 + "\n", None, ""),
+    ("title: T\ndetection: " + "[" * 3000 + "]" * 3000 + "\n", 2, "nests deeper than 100"),
+    ("title: T\ndetection: " + "[" * 500_000, 2, "nests deeper than 100"),
+    ("title: T\ndetection: " + "{a: " * 200_000, 2, "nests deeper than 100"),
+    ("title: T\ndetection:\n" + "- " * 400_000 + "a\n", 3, "nests deeper than 100"),
+    ("detection:\r" + "- " * 400_000 + "a\r", None, "nests deeper than 100"),
+    ("title: T\n" + "".join(f"{' ' * level}a:\n" for level in range(1200)), None, "nests deeper than 100"),
 ]
 
 
@@ -186,19 +244,83 @@ detection: {sel: {A: z}, condition: sel}
     assert len(pack.refused) == 1
 
 
-def test_correlations_and_filters_are_kept_apart(tmp_path: Path) -> None:
-    text = (
-        GOOD
-        + "---\ntitle: Many\ncorrelation: {type: event_count, rules: [x]}\n"
-        + "---\ntitle: F\nfilter: {rules: [x]}\n"
-    )
+def test_reset_ends_global_and_not_repeat(tmp_path: Path) -> None:
+    text = GOOD + "---\naction: reset\n---\naction: repeat\nid: 00000000-0000-4000-8000-000000000002\nlevel: low\n"
     pack = load_rules([write(tmp_path, text)])
-    assert len(pack.rules) == 1
-    assert [(item.rule, item.reason) for item in pack.unsupported] == [
-        ("Many", "not run here yet: correlation"),
-        ("F", "not run here yet: filter"),
-    ]
+    assert [(rule.title, rule.level) for rule in pack.rules] == [("Good", "medium"), ("Good", "low")]
     assert not pack.refused
+
+
+def test_repeat_leaves_the_rule_before_it_and_what_is_shared_as_they_are(tmp_path: Path) -> None:
+    text = """action: global
+title: Shared
+logsource: {product: windows}
+detection: {sel: {A: x}, condition: sel}
+---
+action: repeat
+id: 00000000-0000-4000-8000-000000000011
+detection: {other: {B: y}, condition: sel and other}
+---
+id: 00000000-0000-4000-8000-000000000012
+"""
+    first, second = load_rules([write(tmp_path, text)]).rules
+    assert list(first.sigma.detection.detections) == ["sel", "other"]
+    assert list(second.sigma.detection.detections) == ["sel"]
+
+
+def test_documents_that_cannot_be_joined_are_refused_and_the_others_load(tmp_path: Path) -> None:
+    shared = "action: global\nlogsource: {product: windows}\ndetection: {sel: {A: x}, condition: sel}\n---\n"
+    text = shared + "title: T\ndetection: text\n---\ntitle: U\n"
+    pack = load_rules([write(tmp_path, text)])
+    assert [rule.title for rule in pack.rules] == ["U"]
+    (refusal,) = pack.refused
+    assert (refusal.line, refusal.rule) == (6, "T")
+    assert "detection is a map in one of the documents" in refusal.reason
+
+
+def test_an_id_need_not_be_a_uuid_and_is_remarked_upon(tmp_path: Path) -> None:
+    pack = load_rules([write(tmp_path, GOOD.replace("00000000-0000-4000-8000-000000000001", "perf-auth:1"))])
+    assert pack.rules[0].id == "perf-auth:1"
+    assert [(item.line, item.reason) for item in pack.remarks] == [
+        (2, "its id 'perf-auth:1' is not a UUID; it is used as it is")
+    ]
+
+
+def test_a_uuid_is_the_same_however_it_is_written(tmp_path: Path) -> None:
+    spelled = GOOD.replace("00000000-0000-4000-8000-000000000001", "ABCDEF00-0000-4000-8000-000000000001")
+    write(tmp_path, spelled, "a.yml")
+    write(tmp_path, spelled.replace("ABCDEF00-0000", "'{abcdef00-0000").replace("000001\n", "000001}'\n"), "b.yml")
+    pack = load_rules([tmp_path])
+    assert [rule.id for rule in pack.rules] == ["abcdef00-0000-4000-8000-000000000001"]
+    assert "its id is already that of" in pack.refused[0].reason
+    assert not pack.remarks
+
+
+def test_a_rule_has_the_name_that_others_refer_to(tmp_path: Path) -> None:
+    assert load_rules([write(tmp_path, "name: good_one\n" + GOOD)]).rules[0].name == "good_one"
+
+
+def test_ten_thousand_values_and_a_wildcard_alone_load(tmp_path: Path) -> None:
+    many = "[" + ", ".join(f"v{number}" for number in range(10_000)) + "]"
+    write(tmp_path, GOOD.replace("lsass.exe}", f"{many}}}"), "many.yml")
+    write(tmp_path, GOOD.replace("00001", "00002").replace("|endswith: lsass.exe", ": '*'"), "any.yml")
+    pack = load_rules([tmp_path])
+    assert len(pack.rules) == 2
+    assert [type(compile_rule(rule)) for rule in pack.rules] == [CompiledRule, CompiledRule]
+
+
+def test_a_rule_too_large_for_its_file_is_refused(tmp_path: Path) -> None:
+    values = "[" + ", ".join("a" for _ in range(210_000)) + "]"
+    pack = load_rules([write(tmp_path, GOOD.replace("lsass.exe}", f"{values}}}"))])
+    assert "more than 200000 values" in pack.refused[0].reason
+
+
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.one_of(st.binary(max_size=200), st.text(alphabet=" \n-:[]{}&*!|>'\"#ab%", max_size=120).map(str.encode)))
+def test_no_file_raises(tmp_path: Path, data: bytes) -> None:
+    pack = load_rules([write(tmp_path, data)])
+    assert not pack.rules
+    assert pack.refused
 
 
 def test_timeframe_is_no_detection(tmp_path: Path) -> None:

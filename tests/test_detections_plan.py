@@ -11,7 +11,8 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from detections import plan as plan_module
+from detections import fast as fast_module
+from detections import plain as plain_module
 from detections.load import load_rules
 from detections.match import MATCH_SCHEMA
 from detections.plan import Plan
@@ -169,9 +170,16 @@ def test_chunks_and_buckets_leave_no_seam(plan: Plan, monkeypatch: pytest.Monkey
         event["EventID"] == "4625" and event["TargetUserName"] is not None and event["IpAddress"] != "-"
         for event in events
     )
-    monkeypatch.setattr(plan_module, "CHUNK_ROWS", 7)
+    plain = Plan(plan.rules, engine="plain")
+    assert plain.match(frame(events)).equals(whole)
+    monkeypatch.setattr(fast_module, "CHUNK_ROWS", 7)
+    monkeypatch.setattr(plain_module, "CHUNK_ROWS", 7)
     assert plan.match(frame(events)).equals(whole)
-    monkeypatch.setattr(plan_module, "MAX_BUCKET_VALUES", 0)
+    assert plain.match(frame(events)).equals(whole)
+    monkeypatch.setattr(fast_module, "CHUNK_BYTES", 1)
+    assert plan.match(frame(events)).equals(whole)
+    monkeypatch.setattr(plain_module, "MAX_BUCKET_VALUES", 0)
+    assert plain.match(frame(events)).equals(whole)
     assert plan.match(frame(events)).equals(whole)
 
 
@@ -266,15 +274,15 @@ def test_splitting_stops_before_buckets_get_small(plan: Plan, monkeypatch: pytes
         for number in range(1200)
     ]
     split: list[int] = []
-    kept = plan_module._buckets
+    kept = plain_module._buckets
 
-    def counted(events: pl.DataFrame, start: int, names: Mapping[str, str]) -> Iterator[plan_module._Bucket]:
+    def counted(events: pl.DataFrame, start: int, names: Mapping[str, str]) -> Iterator[plain_module._Bucket]:
         buckets = list(kept(events, start, names))
         split.append(len(buckets))
         return iter(buckets)
 
-    monkeypatch.setattr(plan_module, "_buckets", counted)
-    plan.match(frame(events))
+    monkeypatch.setattr(plain_module, "_buckets", counted)
+    Plan(plan.rules, engine="plain").match(frame(events))
     assert split == [60]
 
 

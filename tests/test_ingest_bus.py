@@ -313,6 +313,29 @@ def test_ends_are_the_next_offsets_and_do_not_depend_on_reading(place: Place, bu
     assert place.open().ends([topic, other]) == grown
 
 
+def test_a_range_is_read_outside_any_group(bus: Bus, topic: str) -> None:
+    (first, *_, last) = bus.publish(numbered(topic, 10))
+    place = Partition(topic, first.partition)
+    assert values(bus.read(place, first.offset + 2, first.offset + 5)) == [b"2", b"3", b"4"]
+    assert values(bus.read(place, 0, last.offset + 100)) == [b"%d" % number for number in range(10)]
+    assert bus.read(place, last.offset + 1, last.offset + 100) == []
+    assert bus.read(place, first.offset + 2, first.offset + 2) == []
+    with pytest.raises(BusError, match="read"):
+        bus.read(Partition(topic, 77), 0, 1)
+
+
+def test_what_a_group_has_committed_can_be_asked_from_outside(place: Place, bus: Bus, topic: str) -> None:
+    group = f"g-{topic}"
+    assert bus.committed(group, [topic]) == {}
+    bus.publish(numbered(topic, 5))
+    member = place.join(bus, "g", topic)
+    records = read(member, 5)
+    assert {record.place for record in records} <= member.partitions()
+    member.commit(next_offsets(records[:3]))
+    assert bus.committed(group, [topic]) == next_offsets(records[:3])
+    assert bus.committed(group, ["another"]) == {}
+
+
 def test_ends_of_a_topic_that_is_not_there_are_an_error(bus: Bus, topic: str) -> None:
     with pytest.raises(BusError, match="ends: topic no-such-topic does not exist"):
         bus.ends([topic, "no-such-topic"])

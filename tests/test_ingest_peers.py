@@ -49,6 +49,12 @@ class MemoryBus:
     def ends(self, topics: Sequence[str]) -> dict[Partition, int]:
         raise NotImplementedError
 
+    def committed(self, group: str, topics: Sequence[str]) -> dict[Partition, int]:
+        raise NotImplementedError
+
+    def read(self, partition: Partition, start: int, stop: int) -> list[Record]:
+        raise NotImplementedError
+
     def close(self) -> None:
         raise NotImplementedError
 

@@ -8,6 +8,7 @@ import pytest
 
 from detections.check import check_rules
 from detections.correlate import correlate
+from detections.correlation_rule import CorrelationRule
 from detections.load import load_rules
 from detections.plan import Plan
 from detections.rule import Rule
@@ -15,6 +16,7 @@ from detections.rule_tests import RuleTestResult, _cases, path_of_tests, run_rul
 from storage.alert_codec import decode_alert, encode_alert
 
 RULES = Path(__file__).resolve().parent.parent / "rules"
+PACK = load_rules([RULES])
 
 
 @pytest.fixture(scope="module")
@@ -33,8 +35,8 @@ def test_every_test_passes(results: list[RuleTestResult]) -> None:
     assert not failed, "\n".join(failed)
 
 
-@pytest.mark.parametrize("rule", load_rules([RULES]).rules, ids=lambda rule: rule.path.stem)
-def test_every_rule_has_a_match_and_a_near_miss(rule: Rule, results: list[RuleTestResult]) -> None:
+@pytest.mark.parametrize("rule", [*PACK.rules, *PACK.correlations], ids=lambda rule: rule.title)
+def test_every_rule_has_a_match_and_a_near_miss(rule: Rule | CorrelationRule, results: list[RuleTestResult]) -> None:
     expected = {item.expected for item in results if item.rule_id == rule.id}
     assert expected == {"match", "no_match"}, f"{path_of_tests(rule.path)} wants at least one of each"
 

@@ -85,6 +85,29 @@ def test_pipelines_apply() -> None:
     assert convert(RULE, pipeline=pipeline) == [CODE.replace("Image", "process.executable")]
 
 
+def test_placeholders_come_from_a_pipeline() -> None:
+    pipeline = ProcessingPipeline.from_yaml(
+        "vars: {x: [one, 'tw*']}\ntransformations:\n  - {type: value_placeholders}\n"
+    )
+    (code,) = convert(RULE.replace(r"Image|endswith: '\mimikatz.exe'", "Image|expand: '%x%'"), pipeline=pipeline)
+    frame = pl.DataFrame({"Image": ["ONE", "two", "three"]})
+    assert frame.filter(eval(code, {"pl": pl})).height == 2  # noqa: S307 - the code just converted
+
+
+def test_postprocessing_of_a_pipeline_applies() -> None:
+    pipeline = ProcessingPipeline.from_yaml("postprocessing:\n  - {type: embed, prefix: 'hunt = '}\n")
+    assert convert(RULE, pipeline=pipeline) == [f"hunt = {CODE}"]
+
+
+def test_parts_of_times_and_cased_references_have_a_form() -> None:
+    text = RULE.replace(r"{Image|endswith: '\mimikatz.exe'}", "{At|hour|gte: 22, At|week: 9, A|cased|fieldref: B}")
+    (code,) = convert(text, "filter")
+    df = pl.DataFrame({"At": ["2026-03-01 22:15:30.123", "2026-03-01 21:15", "x"], "A": ["X"] * 3, "B": ["X"] * 3})
+    assert eval(code, {"pl": pl, "df": df}).height == 1  # noqa: S307 - the code just converted
+    df = df.with_columns(pl.col("At").str.to_datetime("%F %H:%M:%S%.f", strict=False), pl.lit("x").alias("B"))
+    assert eval(code, {"pl": pl, "df": df}).height == 0  # noqa: S307
+
+
 def test_base64_is_that_of_the_plan() -> None:
     text = RULE.replace(r"Image|endswith: '\mimikatz.exe'", "C|base64offset|contains: 'été'")
     (code,) = convert(text)

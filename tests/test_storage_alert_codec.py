@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from dataclasses import fields
+from dataclasses import fields, replace
 from datetime import UTC, datetime, timedelta, timezone
 
 import orjson
@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from storage.alert import Alert, Level
+from storage.alert import Alert, Evidence, Level
 from storage.alert_codec import decode_alert, encode_alert, storable
 from storage.errors import AlertDecodeError
 
@@ -29,6 +29,7 @@ ALERT = Alert(
     event={"CommandLine": "nul\0 and \U0001f514"},
     original="<14>raw\x00",
     tags=("attack.t1105",),
+    evidence=(Evidence("tocsin.raw:0:1:2", NOON, "Outil", "PC-1", None, "10.0.0.1", {"Image": "x.exe", "Hash": None}),),
 )
 TEXT = st.text(max_size=8)
 TIMES = st.datetimes(timezones=st.sampled_from([UTC, timezone(timedelta(hours=14)), timezone(-timedelta(hours=12))]))
@@ -40,6 +41,14 @@ ALERTS = st.builds(
     event=st.dictionaries(TEXT, TEXT, max_size=3),
     event_ids=st.lists(TEXT, max_size=3).map(tuple),
     tags=st.lists(TEXT, max_size=3).map(tuple),
+    evidence=st.lists(
+        st.builds(
+            Evidence,
+            timestamp=TIMES.filter(lambda at: 2 <= at.year <= 9998),
+            matched=st.dictionaries(TEXT, st.none() | TEXT, max_size=3),
+        ),
+        max_size=2,
+    ).map(tuple),
 )
 
 
@@ -76,11 +85,25 @@ def test_a_wrong_member_is_named(name: str, wrong: object) -> None:
         decode_alert(orjson.dumps(members))
 
 
-@pytest.mark.parametrize("name", [field.name for field in fields(Alert)])
+@pytest.mark.parametrize("name", [field.name for field in fields(Alert) if field.name != "evidence"])
 def test_a_missing_member_is_named(name: str) -> None:
     members = orjson.loads(encode_alert(ALERT))
     del members[name]
     with pytest.raises(AlertDecodeError, match=f"{name} is missing"):
+        decode_alert(orjson.dumps(members))
+
+
+def test_an_older_writer_knows_no_evidence() -> None:
+    members = orjson.loads(encode_alert(ALERT))
+    del members["evidence"]
+    assert decode_alert(orjson.dumps(members)) == replace(ALERT, evidence=())
+
+
+@pytest.mark.parametrize("wrong", [{}, {"event_id": "x"}, "x", None, []])
+def test_evidence_that_is_none_is_an_error(wrong: object) -> None:
+    members = orjson.loads(encode_alert(ALERT))
+    members["evidence"] = [wrong]
+    with pytest.raises(AlertDecodeError, match="member evidence"):
         decode_alert(orjson.dumps(members))
 
 

@@ -20,7 +20,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ingest.bus import Partition
-from storage.alert import Alert, Level, Status, alert_id
+from storage.alert import Alert, Evidence, Level, Status, alert_id
 from storage.alert_queue import OPEN_STATUSES, AlertFilter, AlertRow, clause_of
 from storage.alerts import LONGEST_PAGE, AlertStore
 from storage.errors import AlertNotFound, CursorError, DecisionConflict, StoreError
@@ -438,6 +438,21 @@ def test_a_file_that_is_no_store_is_refused_in_one_line(tmp_path: Path) -> None:
         with pytest.raises(StoreError, match=str(path)) as refused:
             AlertStore(path)
         assert "\n" not in str(refused.value)
+
+
+def test_a_store_of_an_older_version_keeps_its_alerts(path: Path) -> None:
+    first = AlertStore(path)
+    first.record([alert(1)], {})
+    first.close()
+    with duckdb.connect(str(path)) as connection:
+        connection.execute("ALTER TABLE alerts DROP COLUMN evidence")
+        connection.execute("DELETE FROM migrations WHERE version > 1")
+    store = AlertStore(path)
+    told = replace(alert(2), evidence=(Evidence("e", NOON, "Outil déposé", matched={"Image": None}),))
+    store.record([told], {})
+    kept = {row.alert.id: row.alert for row in store.queue(AlertFilter(), 10, None).items}
+    store.close()
+    assert kept == {alert(1).id: alert(1), told.id: told}
 
 
 def test_a_store_of_a_newer_version_is_refused(path: Path) -> None:

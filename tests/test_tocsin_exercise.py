@@ -518,12 +518,14 @@ RULE_PATHS = [rule.path for rule in load_rules([RULES]).rules]
 
 @pytest.mark.parametrize("path", RULE_PATHS, ids=[path.stem for path in RULE_PATHS])
 def test_every_part_of_a_rule_is_shown_by_its_events(path: Path, tmp_path: Path) -> None:
-    rule = yaml.safe_load(path.read_text(encoding="utf-8"))
+    documents = list(yaml.safe_load_all(path.read_text(encoding="utf-8")))
+    (rule,) = (document for document in documents if "detection" in document)
+    rest = [document for document in documents if document is not rule]
     trial = tmp_path / "trial.yml"
     tests = path.with_name(f"{path.stem}.tests.yml").read_text(encoding="utf-8")
     (tmp_path / "trial.tests.yml").write_text(tests, encoding="utf-8")
-    trial.write_text(yaml.safe_dump(rule), encoding="utf-8")
+    trial.write_text(yaml.safe_dump_all([rule, *rest]), encoding="utf-8")
     assert all(result.passed for result in run_rule_tests([trial]))
     for change, detection in weakened(rule["detection"]):
-        trial.write_text(yaml.safe_dump(rule | {"detection": detection}), encoding="utf-8")
+        trial.write_text(yaml.safe_dump_all([rule | {"detection": detection}, *rest]), encoding="utf-8")
         assert not all(result.passed for result in run_rule_tests([trial])), f"no event shows: {change}"

@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import zipfile
+from collections import Counter
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -25,7 +26,8 @@ from ingest.event_source import SourceBatch
 from ingest.parse import parse
 from storage.lake import Lake
 from tocsin.hunt import HuntTally, hunt, hunt_files
-from tocsin.hunt_report import HuntMatch, MatchTable, match_line
+from tocsin.hunt_lines import match_lines
+from tocsin.hunt_report import MatchTable
 from tocsin.path_lists import repeat_options
 
 NOW = datetime(2026, 8, 5, 12, tzinfo=UTC)
@@ -51,6 +53,27 @@ detection:
         ParentImage|endswith: '\\cmd.exe'
     condition: selection
 level: low
+"""
+CORRELATION = """\
+title: Many Whoami
+id: 33333333-3333-4333-8333-333333333333
+correlation:
+    type: event_count
+    rules: [11111111-1111-4111-8111-111111111111]
+    group-by: [Computer]
+    timespan: 10s
+    condition: {gte: 2}
+level: critical
+---
+title: Shell, Then Many Whoami
+id: 44444444-4444-4444-8444-444444444444
+correlation:
+    type: temporal_ordered
+    rules: [22222222-2222-4222-8222-222222222222, 33333333-3333-4333-8333-333333333333]
+    group-by: [Computer]
+    timespan: 1m
+    generate: true
+level: medium
 """
 BROKEN = "title: Broken\nlogsource: {product: windows}\ndetection: {selection: {a: 1}, condition: selction}\n"
 
@@ -157,6 +180,71 @@ def test_the_sums_are_on_stderr(rules: Path, events: Path) -> None:
 def test_level_leaves_out_lesser_rules(rules: Path, events: Path) -> None:
     matches = found(run("--rules", rules, "--events", events, "--json", "--level", "medium"))
     assert {match["rule_title"] for match in matches} == {"Whoami Run [bold]"}
+
+
+def test_correlations_run_at_the_end_whatever_the_order_of_the_files(rules: Path, tmp_path: Path) -> None:
+    (rules / "correlations.yml").write_text(CORRELATION)
+    late, early = tmp_path / "a.json", tmp_path / "b.json"
+    late.write_bytes(b"\n".join(sysmon("C:\\whoami.exe", second) for second in (9, 40)))
+    early.write_bytes(sysmon("C:\\x.exe", 1, "C:\\cmd.exe") + b"\n" + sysmon("C:\\WHOAMI.exe", 5))
+    result = run("--rules", rules, "--events", late, early, "--json")
+    lines = found(result)
+    assert [line["rule_title"] for line in lines] == ["A Shell", "Many Whoami", "Shell, Then Many Whoami"]
+    many, shell = lines[1:]
+    assert list(many) == KEYS
+    assert (many["source"], many["event_id"]) == (str(late), f"{late}:1")
+    assert many["timestamp"] == "2026-01-02T03:04:09.500000Z"
+    assert many["matched"] == {"Computer": "pc-01", "event_count": "2", "timespan": "10s"}
+    assert (shell["source"], shell["event_id"]) == (str(late), f"{late}:1")  # the last event of what it rests on
+    assert shell["matched"] == {
+        "Computer": "pc-01",
+        "temporal_ordered": "2",
+        "event_count": "2",
+        "timespan": "1m",
+    }
+    assert "3 matches in" in result.stderr
+    assert "2 of the matches are correlations" in result.stderr
+    assert "3 matches are not shown: their rules are only material" in result.stderr
+    assert "2 correlations" in result.stderr
+
+
+def test_a_correlation_has_its_rules_whatever_their_level(rules: Path, tmp_path: Path) -> None:
+    (rules / "correlations.yml").write_text(CORRELATION.replace("level: medium", "level: critical"))
+    path = tmp_path / "more.json"
+    path.write_bytes(
+        b"\n".join(sysmon(f"C:\\{name}.exe", n, "C:\\cmd.exe") for n, name in enumerate(("x", "whoami", "whoami")))
+    )
+    shown = found(run("--rules", rules, "--events", path, "--level", "critical", "--json"))
+    assert {line["rule_title"] for line in shown} == {"Many Whoami", "Shell, Then Many Whoami"}
+    high = found(run("--rules", rules, "--events", path, "--level", "high", "--json"))
+    assert {line["rule_title"] for line in high} == {"Many Whoami", "Shell, Then Many Whoami"}
+
+
+def test_a_correlation_that_is_refused_silences_nothing(rules: Path, events: Path) -> None:
+    broken = CORRELATION.replace("condition: {gte: 2}", "condition: {gte: 2, lt: 1}")
+    (rules / "correlations.yml").write_text(broken)
+    result = run("--rules", rules, "--events", events, "--json")
+    assert {line["rule_title"] for line in found(result)} == {"Whoami Run [bold]", "A Shell"}
+    assert "3 refused" in result.stderr
+
+
+def test_an_event_without_the_group_is_counted(rules: Path, tmp_path: Path) -> None:
+    (rules / "correlations.yml").write_text(CORRELATION.replace("[Computer]", "[Nowhere]"))
+    path = tmp_path / "events.json"
+    path.write_bytes(sysmon("C:\\whoami.exe", 1))
+    result = run("--rules", rules, "--events", path, "--json")
+    assert found(result) == []
+    assert "1 times a match could not be correlated" in result.stderr
+
+
+def test_the_lane_of_correlations(shared_data: Path) -> None:
+    lanes = shared_data / "lanes"
+    result = run("--rules", lanes / "correlation_rules.yml", "--events", lanes / "correlation.ndjson.gz", "--json")
+    counts = Counter(str(line["rule_title"]) for line in found(result))
+    # RSigma with --suppress 5m gives as many; all events are of one moment, so each group fires once
+    assert sum(counts.values()) == 220
+    assert counts["Authentication Failure Burst by User"] == 100
+    assert counts["Authentication Failure Then Success"] == 100
 
 
 def test_nothing_found_is_no_failure(rules: Path, tmp_path: Path) -> None:
@@ -284,7 +372,7 @@ def test_a_closed_pipe_ends_the_hunt_quietly(rules: Path, tmp_path: Path) -> Non
 
 
 def test_an_example_is_shown_as_it_is_and_not_as_markup() -> None:
-    match: HuntMatch = {
+    match = {
         "source": "s",
         "rule_id": "id",
         "rule_title": "[red]title[/red]",
@@ -296,7 +384,8 @@ def test_an_example_is_shown_as_it_is_and_not_as_markup() -> None:
     }
     out = io.StringIO()
     table = MatchTable(out)
-    table.matches([match] * 5)
+    matches = pl.DataFrame([match] * 5)
+    table.matches(matches)
     table.end()
     shown = out.getvalue()
     assert "[red]title[/red]" in shown.replace("\n", "")
@@ -304,7 +393,9 @@ def test_an_example_is_shown_as_it_is_and_not_as_markup() -> None:
     assert ":smile:" in shown
     assert "[link]" in shown
     assert "…" in shown
-    assert json.loads(match_line(match))["matched"] == json.loads(match["matched"])
+    lines = match_lines(matches)
+    assert len(lines) == 5
+    assert json.loads(lines[4])["matched"]["[link]"] == ":smile: " + "x" * 500
 
 
 REGRESSION_RULES = ("rules", "rules-emerging-threats", "rules-threat-hunting")
@@ -376,9 +467,9 @@ def test_a_defect_in_matching_is_counted_and_stays_off_stdout(tmp_path: Path) ->
     program = (
         "import sys; from detections.plan import Plan; from tocsin.cli import main\n"
         "match = Plan.match\n"
-        "def fail(self, frame):\n"
+        "def fail(self, frame, **options):\n"
         "    if frame.events.height: raise ValueError('a defect')\n"
-        "    return match(self, frame)\n"
+        "    return match(self, frame, **options)\n"
         "Plan.match = fail; main()"
     )
     result = subprocess.run(

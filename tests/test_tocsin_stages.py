@@ -37,8 +37,9 @@ from ingest.rawbatch import RawLine, decode_record, encode_lines
 from storage.alert_queue import AlertFilter
 from storage.alerts import AlertStore
 from storage.lake import Lake
+from tocsin.correlate_stage import CorrelateStage
 from tocsin.crew import Crew, run_stage
-from tocsin.stages import CorrelateStage, DetectStage, Flush, Stage, StoreStage, match_messages
+from tocsin.stages import DetectStage, Flush, Stage, StoreStage, match_messages
 from tocsin.tally import Flow, Tally
 
 RULE = """
@@ -106,6 +107,12 @@ class FaultyBus:
     def ends(self, topics: Sequence[str]) -> dict[Partition, int]:
         return self.bus.ends(topics)
 
+    def committed(self, group: str, topics: Sequence[str]) -> dict[Partition, int]:
+        return self.bus.committed(group, topics)
+
+    def read(self, partition: Partition, start: int, stop: int) -> list[Record]:
+        return self.bus.read(partition, start, stop)
+
     def close(self) -> None:
         self.bus.close()
 
@@ -126,6 +133,9 @@ class FaultySubscription:
 
     def lag(self) -> int:
         return self.inner.lag()
+
+    def partitions(self) -> frozenset[Partition]:
+        return self.inner.partitions()
 
     def close(self) -> None:
         self.inner.close()
@@ -326,10 +336,18 @@ def test_many_matches_go_in_many_messages(bus: EmbeddedBus, plan: Plan) -> None:
     (frame,) = parse(decode_record(record))
     matches = plan.match(frame)
     long = matches.with_columns(pl.lit("x" * 30_000).alias("original"))
-    messages = match_messages([long, matches])
+    messages = match_messages([long, matches], MOMENT)
     assert len(messages) > 4
     assert sum(decode_frame(message.value, MATCH_SCHEMA).height for message in messages) == 2 * matches.height
-    assert match_messages([]) == []
+    assert match_messages([], MOMENT) == []
+
+
+def test_matches_go_out_in_the_order_of_their_times(plan: Plan) -> None:
+    lines = [RawLine(sysmon_line(n, "C:\\whoami.exe"), MOMENT, "kermor", "10.0.0.1") for n in (30, 10, 20)]
+    (frame,) = parse(decode_record(Record(TOPIC_RAW, 0, 0, "k", encode_lines(lines))))
+    (message,) = match_messages([plan.match(frame)], MOMENT)
+    assert decode_frame(message.value, MATCH_SCHEMA)["host"].to_list() == ["PC-10", "PC-20", "PC-30"]
+    assert message.headers == {"published": MOMENT.isoformat()}
 
 
 def test_a_thread_that_dies_ends_the_crew() -> None:

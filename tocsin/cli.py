@@ -2,19 +2,19 @@
 
 What goes wrong for a reason that a person can mend (a setting, a port in use, a missing file) is one line on stderr and
 exit code 2. A traceback is a defect of Tocsin.
+
+A command is imported when it is asked for: a hunt needs neither the console nor a Kafka client, and importing them
+takes longer than compiling three thousand rules.
 """
 
 from __future__ import annotations
 
+import importlib
 import io
 import os
-import signal
 import sys
-import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from importlib.metadata import version
-from pathlib import Path
-from types import FrameType
 from typing import Final
 
 import click
@@ -24,112 +24,58 @@ from detections.rule import RuleError
 from ingest.bus import BusError
 from ingest.listeners import CollectError
 from storage.errors import StorageError
-from tocsin.demo import DemoError, run_demo
-from tocsin.exercise import ExerciseError
-from tocsin.exercise_command import exercise
-from tocsin.hunt import hunt
-from tocsin.languages import ENGLISH, gettext, has_accents, language_of, speak, teach_click, translate_help
+from tocsin.exercise_scenario import ExerciseError
+from tocsin.languages import ENGLISH, has_accents, language_of, speak, spoken, teach_click, translate_help
 from tocsin.logs import configure_logs
-from tocsin.processes import EVERY_ROLE, Role, running
-from tocsin.rules_command import rules
-from tocsin.settings import Settings, SettingsError, load_settings
+from tocsin.settings import SettingsError
 
-FORESEEN: Final = (
-    BusError,
-    CollectError,
-    ConsoleError,
-    DemoError,
-    ExerciseError,
-    RuleError,
-    SettingsError,
-    StorageError,
-)
+FORESEEN: Final = (BusError, CollectError, ConsoleError, ExerciseError, RuleError, SettingsError, StorageError)
 """The error roots of the stages: each message is one line that says what, where and why."""
 
-
-def settings_options(command: Callable[..., None]) -> Callable[..., None]:
-    """The options every process shares: where its settings come from."""
-    command = click.option(
-        "--set",
-        "flags",
-        multiple=True,
-        metavar="KEY=VALUE",
-        help="One setting, e.g. --set console.port=8081. May be repeated; wins over file and environment.",
-    )(command)
-    return click.option(
-        "--config",
-        type=click.Path(path_type=Path),
-        envvar="TOCSIN_CONFIG",
-        help="TOML file of settings (deploy/config.toml shows them all).",
-    )(command)
+COMMANDS: Final = {
+    "run": "tocsin.process_commands:run",
+    "collect": "tocsin.process_commands:collect",
+    "detect": "tocsin.process_commands:detect",
+    "correlate": "tocsin.process_commands:correlate",
+    "console": "tocsin.process_commands:console",
+    "demo": "tocsin.process_commands:demo",
+    "exercise": "tocsin.exercise_command:exercise",
+    "hunt": "tocsin.hunt:hunt",
+    "rules": "tocsin.rules_command:rules",
+}
+"""Command -> module and name of what runs it."""
 
 
-def settings_from(config: Path | None, flags: tuple[str, ...]) -> Settings:
-    """Settings from file, environment and `KEY=VALUE` flags, with the log set up as they say."""
-    pairs = []
-    for flag in flags:
-        key, sign, value = flag.partition("=")
-        if not sign:
-            raise SettingsError(gettext("--set {flag}: write KEY=VALUE").format(flag=flag))
-        pairs.append((key.strip(), value.strip()))
-    settings = load_settings(config, os.environ, pairs)
-    configure_logs(settings.log.level, settings.log.format)
-    return settings
+class LazyGroup(click.Group):
+    """Commands that are imported when they are asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
+        """All commands, loaded or not."""
+        return sorted(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+        """A command, imported and its help put into the language spoken."""
+        if cmd_name not in COMMANDS:
+            return None
+        if cmd_name not in self.commands:
+            module, _, name = COMMANDS[cmd_name].partition(":")
+            command: click.Command = getattr(importlib.import_module(module), name)
+            self.add_command(command, cmd_name)
+            if spoken() != ENGLISH:
+                translate_help(command)
+        return self.commands[cmd_name]
+
+    def load(self) -> LazyGroup:
+        """Import every command."""
+        for name in COMMANDS:
+            self.get_command(click.Context(self), name)
+        return self
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(version("tocsin"))
 def tocsin() -> None:
     """Tocsin: hospital logs in, Sigma rules over them, alerts before the region's analysts."""
-
-
-def _process(role: Role | None, help_text: str) -> click.Command:
-    roles = EVERY_ROLE if role is None else frozenset({role})
-
-    @click.command(name=role or "run", help=help_text)
-    @settings_options
-    def process(config: Path | None, flags: tuple[str, ...]) -> None:
-        settings = settings_from(config, flags)
-        with running(settings, roles) as here:
-            stop_on_signals(here.crew.stop)
-            here.crew.stop.wait()
-
-    return process
-
-
-def stop_on_signals(stop: threading.Event) -> None:
-    """End in good order on SIGINT and SIGTERM: what was read is made durable first."""
-
-    def handle(_number: int, _frame: FrameType | None) -> None:
-        stop.set()
-
-    signal.signal(signal.SIGINT, handle)
-    signal.signal(signal.SIGTERM, handle)
-
-
-@click.command()
-@click.option(
-    "--headless", is_flag=True, help="End by itself and print the alerts; exit 0 only if the attack was found."
-)
-@click.option("--scenario", default="brest-2023", show_default=True, help="Which attack to play.")
-@settings_options
-def demo(headless: bool, scenario: str, config: Path | None, flags: tuple[str, ...]) -> None:
-    """Play a hospital attack through real syslog, on this machine alone."""
-    raise SystemExit(run_demo(settings_from(config, flags), scenario, headless=headless))
-
-
-for _command in (
-    _process(None, "All on one machine: collect, detect, correlate and console in one process."),
-    _process(Role.COLLECT, "Receive syslog and put batches of raw lines on the bus."),
-    _process(Role.DETECT, "Parse, match the rules, and fill the lake."),
-    _process(Role.CORRELATE, "Turn matches into alerts."),
-    _process(Role.CONSOLE, "Store alerts, and serve the analysts' pages and API."),
-    demo,
-    exercise,
-    hunt,
-    rules,
-):
-    tocsin.add_command(_command)
 
 
 def speak_as_asked(environment: Mapping[str, str]) -> None:

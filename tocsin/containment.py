@@ -11,7 +11,7 @@ Contained are errors of content (`DEFECTS`). Those of the machine (memory, disk,
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Final, TypeVar
 
 import polars as pl
@@ -89,12 +89,14 @@ def _unparsed(raw: pl.DataFrame, reason: str) -> list[EventFrame]:
     return [EventFrame(UNKNOWN, events.with_columns(missing).select(list(ENVELOPE)))]
 
 
-def match_contained(plan: Plan, frame: EventFrame) -> tuple[pl.DataFrame, int]:
+def match_contained(
+    plan: Plan, frame: EventFrame, *, events_of: Collection[str] | None = None
+) -> tuple[pl.DataFrame, int]:
     """`Plan.match`, and the number of events it failed on, which have no matches here."""
     failed = 0
 
     def match(events: pl.DataFrame) -> pl.DataFrame | None:
-        return plan.match(EventFrame(frame.logsource, events))
+        return plan.match(EventFrame(frame.logsource, events), events_of=events_of)
 
     def unmatched(events: pl.DataFrame, reason: str) -> None:
         nonlocal failed

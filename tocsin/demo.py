@@ -18,7 +18,7 @@ import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import FrameType
 from typing import Final
@@ -33,6 +33,7 @@ from console.pulse import HospitalPulse
 from ingest.visible import visible
 from tocsin.exercise import PlayReport, Scenario, StageResult, TimedLine, play, render, stages_found
 from tocsin.exercise_command import SEED, scenario_named
+from tocsin.exercise_scenario import ExerciseError
 from tocsin.languages import counted, gettext, in_language
 from tocsin.processes import Running, running
 from tocsin.settings import ListenerSection, Settings
@@ -40,6 +41,7 @@ from tocsin.tally import Flow
 
 FOLDER: Final = Path(".demo")
 ANSWER_SECONDS: Final = 60.0
+DEMO_LATENESS: Final = timedelta(seconds=1)  # the lines come over one connection, in the order of their times
 PLAIN_WIDTH: Final = 150  # columns where there is no terminal to ask
 LIVE_RATE: Final = 120.0
 """Lines a second with the console open: slow enough to watch the alerts come in."""
@@ -47,7 +49,7 @@ LIVE_RATE: Final = 120.0
 STYLES: Final = {"critical": "bold red", "high": "red", "medium": "yellow", "low": "cyan", "informational": "dim"}
 
 
-class DemoError(Exception):
+class DemoError(ExerciseError):
     """The demo cannot go on; the message says why in one line."""
 
 
@@ -78,6 +80,7 @@ def run_demo(settings: Settings, scenario_name: str, *, headless: bool) -> int:
             report = _play(screen, lines, host, port, rate=None if headless else LIVE_RATE)
             screen.print(Text(gettext("3/4  Waiting until every line is searched")))
             _await_answers(here, report.lines)
+            _await_correlations(here)
             screen.print(Text(gettext("4/4  What the analysts see")))
             code = _report(screen, here, scenario, report)
             if not headless:
@@ -136,6 +139,9 @@ def _demo_settings(settings: Settings, scenario: Scenario, folder: Path, *, head
             "alerts": settings.alerts.model_copy(update={"path": None}),
             "collect": settings.collect.model_copy(update={"listeners": (listener,)}),
             "detect": settings.detect.model_copy(update={"flush_seconds": 1.0}),
+            "correlate": settings.correlate.model_copy(
+                update={"lateness_seconds": DEMO_LATENESS.total_seconds(), "idle_seconds": 0.2}
+            ),
             "console": console,
         }
     )
@@ -160,9 +166,22 @@ def _await_answers(here: Running, sent: int) -> None:
         time.sleep(0.05)
 
 
+def _await_correlations(here: Running) -> None:
+    """Wait until the last lines have been correlated: an event that could still come late holds them for a while."""
+    correlations = here.rules.current.correlations.rules if here.rules is not None else ()
+    until = datetime.now(UTC) + DEMO_LATENESS
+    deadline = time.monotonic() + ANSWER_SECONDS
+    while correlations and not here.crew.stop.is_set() and time.monotonic() < deadline:
+        settled, tally = here.tally.settled, here.tally
+        if settled is not None and settled > until and tally.passed(Flow.STORED) >= tally.passed(Flow.ALERTS):
+            return
+        time.sleep(0.05)
+
+
 def _answered(here: Running, sent: int) -> bool:
     tally = here.tally
-    answered = tally.passed(Flow.STORED) + tally.passed(Flow.QUARANTINED)
+    plain = tally.passed(Flow.STORED) - tally.passed(Flow.CORRELATIONS)
+    answered = plain + tally.passed(Flow.SILENCED) + tally.passed(Flow.QUARANTINED)
     return tally.received >= sent and answered >= tally.passed(Flow.MATCHES)
 
 

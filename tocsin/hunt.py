@@ -5,16 +5,19 @@ what a hunt shows is what detection would have shown. Small files are put togeth
 likes; the id of an event (`source:row`) says where it came from, and puts the matches back into the order of the
 sources.
 
+Correlations of the rules run at the end, over all their matches in the order of time (`tocsin.hunt_correlations`).
+
 `hunt_files` and `hunt_lake` do the work and know nothing of the terminal; the command prints what they yield.
 """
 
 from __future__ import annotations
 
+import gc
 import io
 import os
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,18 +26,23 @@ from typing import Final
 import click
 import polars as pl
 
-from detections.load import load_rules
+from detections.correlation_pass import CorrelationPass
+from detections.correlation_rule import CorrelationRule
 from detections.match import MATCH_SCHEMA
 from detections.plan import Plan
-from detections.rule import Rule, RulePack
+from detections.rule import Rule
 from ingest.envelope import EVENT_ID, REMARK, EventFrame
 from ingest.event_files import read_events
 from ingest.event_source import DECOMPRESSED_BYTES, ReadLimits, SourceBatch, SourceProblem
 from storage.lake import Lake
 from tocsin.containment import match_contained, parse_contained
+from tocsin.hunt_correlations import HuntedCorrelations, shown_correlations, shown_matches, wanted_rules
+from tocsin.hunt_correlations import hunted as hunted_correlations
 from tocsin.hunt_report import HuntPrinter, MatchLines, MatchTable
 from tocsin.languages import gettext
 from tocsin.path_lists import PathListCommand
+from tocsin.rule_loading import load_rule_plan, user_cache
+from tocsin.rule_options import read_rule_options, rule_options
 from tocsin.settings import load_settings
 
 LEVELS: Final = ("informational", "low", "medium", "high", "critical")
@@ -61,7 +69,10 @@ class HuntTally:
         remarked: Those whose lines had something wrong with them, and were read all the same.
         lost: Events read but not parsed: a defect of Tocsin, and reported as one.
         unmatched: Events that the rules could not be tried on: a defect as well.
-        matches: (rule, event) pairs.
+        matches: (rule, event) pairs that are shown, and correlations.
+        correlations: Correlations among them.
+        silenced: Matches that are not shown, their rules being material for correlations only.
+        uncorrelated: Matches without the field to group by, or without the number to count.
         problems: Kind of problem -> sources or places with it.
     """
 
@@ -71,6 +82,9 @@ class HuntTally:
     lost: int = 0
     unmatched: int = 0
     matches: int = 0
+    correlations: int = 0
+    silenced: int = 0
+    uncorrelated: int = 0
     problems: dict[str, int] = field(default_factory=dict)
 
     def add_frame(self, frame: EventFrame) -> None:
@@ -80,7 +94,11 @@ class HuntTally:
 
 
 def hunt_files(
-    plan: Plan, items: Iterable[SourceBatch | SourceProblem], tally: HuntTally
+    plan: Plan,
+    items: Iterable[SourceBatch | SourceProblem],
+    tally: HuntTally,
+    *,
+    events_of: Collection[str] = (),
 ) -> Iterator[pl.DataFrame | SourceProblem]:
     """Match the events of files.
 
@@ -88,6 +106,7 @@ def hunt_files(
         plan: The rules.
         items: What `read_events` yields.
         tally: Counted up as the hunt goes on.
+        events_of: Ids of the rules whose matches carry their events: those that correlations look at.
 
     Yields:
         `MATCH_SCHEMA` and `source`, in the order of the sources, rows and rules; and problems as they come.
@@ -102,13 +121,15 @@ def hunt_files(
         group.append(item)
         size += item.raw.height
         if size >= GROUP_EVENTS:
-            yield _match_group(plan, group, tally)
+            yield _match_group(plan, group, tally, events_of)
             group, size = [], 0
     if group:
-        yield _match_group(plan, group, tally)
+        yield _match_group(plan, group, tally, events_of)
 
 
-def _match_group(plan: Plan, group: Sequence[SourceBatch], tally: HuntTally) -> pl.DataFrame:
+def _match_group(
+    plan: Plan, group: Sequence[SourceBatch], tally: HuntTally, events_of: Collection[str]
+) -> pl.DataFrame:
     """Parse and match some batches at once."""
     raw = pl.concat([batch.raw for batch in group])
     places = pl.DataFrame(
@@ -125,7 +146,7 @@ def _match_group(plan: Plan, group: Sequence[SourceBatch], tally: HuntTally) -> 
     frames = parse_contained(raw)
     tally.events += raw.height
     tally.lost += raw.height - sum(frame.events.height for frame in frames)
-    matches = _match_frames(plan, frames, tally)
+    matches = _match_frames(plan, frames, tally, events_of)
     return (
         matches.join(places, on="event_id", how="left", maintain_order="left")
         .sort("place", maintain_order=True)
@@ -133,18 +154,22 @@ def _match_group(plan: Plan, group: Sequence[SourceBatch], tally: HuntTally) -> 
     )
 
 
-def hunt_lake(plan: Plan, frames: Iterable[EventFrame], source: str, tally: HuntTally) -> Iterator[pl.DataFrame]:
+def hunt_lake(
+    plan: Plan, frames: Iterable[EventFrame], source: str, tally: HuntTally, *, events_of: Collection[str] = ()
+) -> Iterator[pl.DataFrame]:
     """Match events of the lake, frame by frame; yields as `hunt_files` does."""
     for frame in frames:
         tally.events += frame.events.height
-        yield _match_frames(plan, [frame], tally).with_columns(pl.lit(source).alias("source"))
+        yield _match_frames(plan, [frame], tally, events_of).with_columns(pl.lit(source).alias("source"))
 
 
-def _match_frames(plan: Plan, frames: Sequence[EventFrame], tally: HuntTally) -> pl.DataFrame:
+def _match_frames(
+    plan: Plan, frames: Sequence[EventFrame], tally: HuntTally, events_of: Collection[str]
+) -> pl.DataFrame:
     parts = [pl.DataFrame(schema=MATCH_SCHEMA)]
     for frame in frames:
         tally.add_frame(frame)
-        matches, failed = match_contained(plan, frame)
+        matches, failed = match_contained(plan, frame, events_of=events_of)
         parts.append(matches)
         tally.unmatched += failed
     found = pl.concat(parts)
@@ -152,9 +177,34 @@ def _match_frames(plan: Plan, frames: Sequence[EventFrame], tally: HuntTally) ->
     return found
 
 
-def rules_from(level: str, pack: RulePack) -> list[Rule]:
-    """The rules of at least `level`."""
-    return [rule for rule in pack.rules if LEVELS.index(rule.level) >= LEVELS.index(level)]
+def with_correlations(
+    found: Iterable[pl.DataFrame | SourceProblem], hunted: HuntedCorrelations, tally: HuntTally
+) -> Iterator[pl.DataFrame | SourceProblem]:
+    """What is found, less the matches that are only material, and at the end the correlations that fire."""
+    if not hunted.run.rules and not hunted.hidden:
+        yield from found
+        return
+    passed = CorrelationPass(hunted.run.rules, sorted(hunted.run.needed))
+    for item in found:
+        if isinstance(item, pl.DataFrame):
+            passed.add(item)
+            shown, silenced = shown_matches(item, hunted)
+            tally.silenced += silenced
+            tally.matches -= item.height - shown.height
+            yield shown
+        else:
+            yield item
+    correlations = shown_correlations(passed, hunted)
+    counters = passed.counters
+    tally.uncorrelated = sum(counters.missing_group_field.values()) + sum(counters.bad_values.values())
+    tally.correlations = correlations.height
+    tally.matches += correlations.height
+    yield correlations
+
+
+def at_least(level: str, rule: Rule | CorrelationRule) -> bool:
+    """Whether a rule is of at least this level."""
+    return LEVELS.index(rule.level) >= LEVELS.index(level)
 
 
 def _lake(folder: Path) -> Lake:
@@ -192,6 +242,7 @@ def _lake(folder: Path) -> Lake:
     show_default=True,
     help="Only rules of this level or worse.",
 )
+@rule_options
 @click.option("--show-refused", is_flag=True, help="Name each rule that does not run, and why.")
 @click.option(
     "--max-decompressed",
@@ -212,6 +263,8 @@ def hunt(
     event_paths: tuple[Path, ...],
     lake_path: Path | None,
     level: str,
+    pipelines: tuple[str, ...],
+    expand_paths: tuple[Path, ...],
     max_decompressed: int,
     config: Path | None,
     *,
@@ -233,21 +286,32 @@ def hunt(
         sys.stdout.reconfigure(encoding="utf-8")  # whatever the terminal: JSON is UTF-8 (RFC 8259, section 8.1)
     printer = HuntPrinter(sys.stderr, MatchLines(sys.stdout) if as_json else MatchTable(sys.stdout))
     started = time.monotonic()
-    pack = load_rules(rule_paths)
-    plan = Plan.build(rules_from(level, pack))
+    options = read_rule_options(pipelines, expand_paths)
+    cache = user_cache(os.environ)
+    loaded = load_rule_plan(rule_paths, options, cache, wanted=lambda rule: at_least(level, rule))
+    wanted = wanted_rules(loaded.pack, lambda rule: at_least(level, rule))
+    if any(not at_least(level, rule) and rule.id in wanted for rule in loaded.pack.rules):
+        loaded = load_rule_plan(rule_paths, options, cache, before=loaded, wanted=lambda rule: rule.id in wanted)
+    pack, plan = loaded.pack, loaded.plan
+    gc.freeze()  # rules stay to the end: looking through them for garbage is a fifth of the time to the first match
+    click.get_current_context().call_on_close(gc.unfreeze)
+    hunted = hunted_correlations(
+        pack, frozenset(compiled.rule.id for compiled in plan.rules), lambda rule: at_least(level, rule)
+    )
     if not plan.rules:
-        printer.rules(pack, plan, show_refused=True)
+        printer.rules(pack, plan, hunted.run, show_refused=True)
         raise HuntError(gettext("no rules to run in {paths}").format(paths=", ".join(map(str, rule_paths))))
-    printer.rules(pack, plan, show_refused=show_refused)
+    printer.rules(pack, plan, hunted.run, show_refused=show_refused)
     tally = HuntTally()
     found: Iterator[pl.DataFrame | SourceProblem]
     if lake is None:
         limits = ReadLimits(decompressed_bytes=max_decompressed)
-        found = hunt_files(plan, read_events(event_paths, now=datetime.now(UTC), limits=limits), tally)
+        items = read_events(event_paths, now=datetime.now(UTC), limits=limits)
+        found = hunt_files(plan, items, tally, events_of=hunted.run.needed)
     else:
-        found = iter(hunt_lake(plan, lake.read(), str(lake.path), tally))
+        found = iter(hunt_lake(plan, lake.read(), str(lake.path), tally, events_of=hunted.run.needed))
     try:
-        for item in found:
+        for item in with_correlations(found, hunted, tally):
             printer.item(item, tally)
         printer.end(tally, time.monotonic() - started)
     except BrokenPipeError:  # the reader of stdout has seen enough, as `head` does

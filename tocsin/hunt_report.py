@@ -7,7 +7,6 @@ which every reader of JSON turns back into what the event holds, and which no te
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -21,10 +20,12 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from detections.correlation_set import CorrelationSet
 from detections.plan import Plan
 from detections.rule import RulePack
 from ingest.event_source import SourceProblem
 from ingest.visible import visible
+from tocsin.hunt_lines import match_lines
 from tocsin.languages import LEVELS, N_, counted, gettext, number
 
 if TYPE_CHECKING:
@@ -58,9 +59,6 @@ NAMED_SKIPS: Final = 5
 WIDTH: Final = 160
 """Columns of the table where stdout is not a terminal."""
 
-# C1 controls, DEL, zero-width and bidirectional controls: JSON allows them as they are, terminals act on them.
-_HIDDEN: Final = re.compile("[\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff]")
-
 
 class HuntMatch(TypedDict):
     """A row of `MATCH_SCHEMA` with its source, as far as it is printed."""
@@ -78,29 +76,13 @@ class HuntMatch(TypedDict):
 class MatchPrinter(Protocol):
     """Where matches go."""
 
-    def matches(self, matches: list[HuntMatch]) -> None:
-        """Take some matches."""
+    def matches(self, matches: pl.DataFrame) -> None:
+        """Take some matches: `MATCH_SCHEMA` and `source`."""
         ...
 
     def end(self) -> None:
         """There are no more."""
         ...
-
-
-def match_line(match: HuntMatch) -> str:
-    """A match as one line of JSON."""
-    line = orjson.dumps(
-        {
-            "source": match["source"],
-            "rule_id": match["rule_id"],
-            "rule_title": match["rule_title"],
-            "level": match["level"],
-            "event_id": match["event_id"],
-            "timestamp": match["timestamp"].isoformat(timespec="microseconds").replace("+00:00", "Z"),
-            "matched": orjson.Fragment(match["matched"]),
-        }
-    ).decode()
-    return _HIDDEN.sub(lambda found: f"\\u{ord(found[0]):04x}", line)
 
 
 class MatchLines:
@@ -109,9 +91,9 @@ class MatchLines:
     def __init__(self, out: TextIO) -> None:
         self._out = out
 
-    def matches(self, matches: list[HuntMatch]) -> None:
+    def matches(self, matches: pl.DataFrame) -> None:
         """Print some matches."""
-        self._out.writelines(f"{match_line(match)}\n" for match in matches)
+        self._out.writelines(f"{line}\n" for line in match_lines(matches))
         self._out.flush()
 
     def end(self) -> None:
@@ -147,9 +129,9 @@ class MatchTable:
         self._console = Console(file=out, width=None if out.isatty() else WIDTH, highlight=False, emoji=False)
         self._seen: dict[str, _Seen] = {}
 
-    def matches(self, matches: list[HuntMatch]) -> None:
+    def matches(self, matches: pl.DataFrame) -> None:
         """Count matches, and keep a few of each rule."""
-        for match in matches:
+        for match in cast("list[HuntMatch]", matches.select(list(HuntMatch.__annotations__)).to_dicts()):
             self._seen.setdefault(match["rule_id"], _Seen(match["rule_title"], match["level"])).add(match)
 
     def end(self) -> None:
@@ -211,11 +193,12 @@ class HuntPrinter:
         self._out = out
         self._skipped: list[SourceProblem] = []
 
-    def rules(self, pack: RulePack, plan: Plan, *, show_refused: bool) -> None:
+    def rules(self, pack: RulePack, plan: Plan, correlations: CorrelationSet, *, show_refused: bool) -> None:
         """Say what was loaded, and what does not run."""
-        refused, unsupported = [*pack.refused, *plan.refused], pack.unsupported
+        refused, unsupported = [*pack.refused, *plan.refused, *correlations.refused], pack.unsupported
         counts = (
             counted("{n} rules run", len(plan.rules)),
+            *([counted("{n} correlations", len(correlations.rules))] if correlations.rules else ()),
             counted("{n} refused", len(refused)),
             counted("{n} not run here yet", len(unsupported)),
         )
@@ -229,7 +212,7 @@ class HuntPrinter:
     def item(self, item: pl.DataFrame | SourceProblem, tally: HuntTally) -> None:
         """Print matches, or what could not be read."""
         if isinstance(item, pl.DataFrame):
-            self._out.matches(cast("list[HuntMatch]", item.select(list(HuntMatch.__annotations__)).to_dicts()))
+            self._out.matches(item)
             if self._err.isatty():
                 self._err.write(f"\r{_progress(tally)}\x1b[K\r")
                 self._err.flush()
@@ -278,6 +261,24 @@ def summary(tally: HuntTally, seconds: float) -> list[str]:
             rate=number(tally.events / max(seconds, 1e-9)),
         ),
     ]
+    if tally.correlations:
+        lines.append(counted("{n} of the matches are correlations", tally.correlations, grouped=True))
+    if tally.silenced:
+        lines.append(
+            counted(
+                "{n} matches are not shown: their rules are only material for correlations",
+                tally.silenced,
+                grouped=True,
+            )
+        )
+    if tally.uncorrelated:
+        lines.append(
+            counted(
+                "{n} times a match could not be correlated, for want of a field to group by or a number to count",
+                tally.uncorrelated,
+                grouped=True,
+            )
+        )
     damage = [_damage(kind, count) for kind, count in sorted(tally.problems.items()) if kind != "skipped"]
     if damage:
         lines.append(gettext("not all could be read: {damage} (named above)").format(damage=", ".join(damage)))

@@ -174,6 +174,11 @@ def translate_help(command: click.Command) -> None:
             translate_help(below)
 
 
+def spoken() -> str:
+    """The language spoken."""
+    return _speech.code
+
+
 def _translated(text: str | None) -> str | None:
     return gettext(inspect.cleandoc(text)) if text else text  # Python 3.13 cleans docstrings itself
 

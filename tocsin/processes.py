@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import asdict, dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from pathlib import Path
 
@@ -23,10 +23,8 @@ from console.app import create_app
 from console.pulse import SystemPulse
 from console.serve import serve
 from console.settings import ConsoleSettings
-from detections.load import load_rules
+from detections.correlation_set import CorrelationSet
 from detections.plan import Plan
-from detections.reach import unreached
-from detections.rule import RulePack
 from ingest.bus import TOPIC_ALERTS, TOPIC_RAW, TOPICS, Bus, Partition
 from ingest.bus_embedded import EmbeddedBus
 from ingest.bus_kafka import KafkaBus, KafkaSettings
@@ -34,10 +32,13 @@ from ingest.collect import Collector
 from ingest.listeners import CollectError, ListenerSettings
 from storage.alerts import AlertStore
 from storage.lake import Lake
+from tocsin.correlate_stage import CorrelateStage, Correlating
 from tocsin.crew import Crew, run_stage
+from tocsin.rule_set import RuleSource
 from tocsin.rule_texts import rule_texts
+from tocsin.rule_watch import NoRuleError, RenewedStage, RuleWatch
 from tocsin.settings import Settings, SettingsError
-from tocsin.stages import CorrelateStage, DetectStage, Flush, Stage, StoreStage
+from tocsin.stages import DetectStage, Flush, Stage, StoreStage
 from tocsin.tally import Flow, Tally
 
 log = structlog.get_logger()
@@ -64,11 +65,21 @@ class Running:
     listeners: dict[str, tuple[str, int]] = field(default_factory=dict)
     console_url: str | None = None
     store: AlertStore | None = None
-    plan: Plan | None = None
-    rules_refused: int = 0
+    rules: RuleWatch | None = None
+    detecting: bool = False
     lags: dict[str, int] = field(default_factory=dict)  # stage -> records it had yet to read, a second ago
     failures: dict[str, str] = field(default_factory=dict)  # stage -> why it pauses
     dropped: int = 0  # datagrams lost, here or in the kernel
+
+    @property
+    def plan(self) -> Plan | None:
+        """The rules at work, where this process detects."""
+        return self.rules.current.plan if self.rules is not None and self.detecting else None
+
+    def reload_rules(self) -> None:
+        """Have the rules read anew; returns at once."""
+        if self.rules is not None:
+            self.rules.ask()
 
     def lag(self, stage: str, records: int) -> None:
         """See `Watch`."""
@@ -83,13 +94,14 @@ class Running:
 
     def pulse(self) -> SystemPulse | None:
         """The state of this process, for the console's header; None where another process does the work."""
-        if self.plan is None:
+        if self.rules is None or not self.detecting:
             return None
+        rules = self.rules.current
         return SystemPulse(
             at=datetime.now(UTC),
             hospitals=self.tally.hospitals,
-            rules_loaded=len(self.plan.rules),
-            rules_refused=self.rules_refused,
+            rules_loaded=len(rules.plan.rules),
+            rules_refused=len(rules.refused),
             lag=self.lags.get(DetectStage.name),
             quarantined=self.tally.passed(Flow.QUARANTINED) + self.tally.passed(Flow.UNMATCHED),
             dropped=self.dropped,
@@ -124,29 +136,18 @@ def _make_folder(folder: Path, key: str) -> None:
         raise SettingsError(f"{key}: nothing can be written in {folder}: {error.strerror}") from error
 
 
-def compile_plan(pack: RulePack, rules: tuple[Path, ...]) -> tuple[Plan, int]:
-    """The rules of a pack, compiled, and how many were refused: those are logged by file, line and reason.
+def watch_rules(settings: Settings, here: Running, *, compiled: bool = True) -> RuleWatch:
+    """The rules that the settings name; those that are refused are logged by file, line and reason.
 
     Raises:
         SettingsError: Not one rule can run: a quiet queue would then mean nothing.
+        RuleError: A path does not exist, or a processing pipeline or a file of placeholders cannot be used.
     """
-    plan = Plan.build(pack.rules)
-    refusals = (*pack.refused, *plan.refused)
-    for refusal in refusals:
-        log.warning("rule refused", file=str(refusal.path), line=refusal.line, reason=refusal.reason)
-    out_of_reach = unreached(compiled.rule for compiled in plan.rules)
-    for group in out_of_reach:
-        log.warning("rules out of reach", rules=str(group))
-    log.info(
-        "rules loaded",
-        running=len(plan.rules),
-        refused=len(refusals),
-        not_run_here=len(pack.unsupported),
-        out_of_reach=sum(len(group.rules) for group in out_of_reach),
-    )
-    if not plan.rules:
-        raise SettingsError(f"rules: there is no rule that runs in {', '.join(map(str, rules)) or 'an empty list'}")
-    return plan, len(refusals)
+    try:
+        source = RuleSource.of(settings, compiled=compiled)
+        return RuleWatch(source, settings.rules_reload_seconds, lambda reason: here.failing("rules", reason))
+    except NoRuleError as error:
+        raise SettingsError(str(error)) from error
 
 
 @contextmanager
@@ -157,14 +158,15 @@ def running(settings: Settings, roles: frozenset[Role] = EVERY_ROLE) -> Iterator
         SettingsError: The settings leave a role without what it needs.
         BusError, StorageError, ListenError, ConsoleError: Something could not be opened: the port is in use, ...
     """
-    crew = Crew(len(Role) + 1)
+    crew = Crew(len(Role) + 2)  # the intake of alerts and the watch over the rules
     here = Running(crew)
-    pack = load_rules(settings.rules) if roles & {Role.DETECT, Role.CONSOLE} else RulePack((), (), ())
+    if roles & {Role.DETECT, Role.CORRELATE, Role.CONSOLE}:
+        here.rules = watch_rules(settings, here, compiled=bool(roles & {Role.DETECT, Role.CORRELATE}))
     with ExitStack() as opened:
         bus = opened.enter_context(closing(open_bus(settings)))
         if Role.CONSOLE in roles:
             here.store = _open_store(settings, opened)
-            here.console_url = _open_console(settings, here.store, here, opened, pack)
+            here.console_url = _open_console(settings, here.store, here, opened)
         opened.callback(crew.join)
         opened.callback(crew.stop.set)
         # from the end of the pipe to its beginning, so that nothing arrives before there is someone to read it
@@ -172,10 +174,12 @@ def running(settings: Settings, roles: frozenset[Role] = EVERY_ROLE) -> Iterator
             store = here.store
             _check_same_bus(bus, TOPIC_ALERTS, _stored(bus, store), f"the alert store {settings.alerts_path}")
             _start_stage(here, StoreStage.name, lambda: StoreStage(bus, store, here.tally))
-        if Role.CORRELATE in roles:
-            _start_stage(here, CorrelateStage.name, lambda: CorrelateStage(bus, here.tally))
-        if Role.DETECT in roles:
-            _start_detect(settings, bus, here, pack)
+        if here.rules is not None:
+            here.crew.start(here.rules.run)
+            if Role.CORRELATE in roles:
+                _start_correlate(settings, bus, here, here.rules)
+            if Role.DETECT in roles:
+                _start_detect(settings, bus, here, here.rules)
         if Role.COLLECT in roles:
             _start_collect(settings, bus, here)
         if here.console_url:
@@ -187,16 +191,32 @@ def _start_stage(here: Running, name: str, make: Callable[[], Stage]) -> None:
     here.crew.start(lambda stop: run_stage(name, make, stop, here))
 
 
-def _start_detect(settings: Settings, bus: Bus, here: Running, pack: RulePack) -> None:
-    plan, here.rules_refused = compile_plan(pack, settings.rules)
-    here.plan = plan
+def _start_correlate(settings: Settings, bus: Bus, here: Running, rules: RuleWatch) -> None:
+    section = settings.correlate
+
+    def make(correlations: CorrelationSet) -> Stage:
+        how = Correlating(
+            correlations,
+            lateness=timedelta(seconds=section.lateness_seconds),
+            max_groups=section.max_groups,
+            idle=timedelta(seconds=section.idle_seconds),
+        )
+        return CorrelateStage(bus, here.tally, how)
+
+    name = CorrelateStage.name
+    # Its state is what it read back from the bus by its correlations, so with others it begins anew
+    _start_stage(here, name, lambda: RenewedStage(name, lambda: rules.current.correlations, make))
+
+
+def _start_detect(settings: Settings, bus: Bus, here: Running, rules: RuleWatch) -> None:
+    here.detecting = True
     here.tally.expect(listener.hospital for listener in settings.collect.listeners)
     _make_folder(settings.lake_path / "events", "lake.path" if settings.lake.path else "data_dir")
     lake = Lake(settings.lake_path)
     _check_same_bus(bus, TOPIC_RAW, lake.held(TOPIC_RAW), f"the lake {settings.lake_path}")
     section = settings.detect
     flush = Flush(section.flush_rows, section.flush_bytes, section.flush_seconds)
-    _start_stage(here, DetectStage.name, lambda: DetectStage(bus, lake, plan, here.tally, flush))
+    _start_stage(here, DetectStage.name, lambda: DetectStage(bus, lake, lambda: rules.current.plan, here.tally, flush))
 
 
 def _check_same_bus(bus: Bus, topic: str, held: Mapping[Partition, int], who: str) -> None:
@@ -223,7 +243,7 @@ def _open_store(settings: Settings, opened: ExitStack) -> AlertStore:
     return opened.enter_context(closing(AlertStore(settings.alerts_path)))
 
 
-def _open_console(settings: Settings, store: AlertStore, here: Running, opened: ExitStack, pack: RulePack) -> str:
+def _open_console(settings: Settings, store: AlertStore, here: Running, opened: ExitStack) -> str:
     section = settings.console
     app = create_app(
         store,
@@ -234,7 +254,7 @@ def _open_console(settings: Settings, store: AlertStore, here: Running, opened: 
             timezone=section.time_zone,
         ),
         pulse=here.pulse,
-        rules=rule_texts(pack.rules).get,
+        rules=rule_texts(lambda: here.rules.current.by_id if here.rules is not None else {}),
     )
     return opened.enter_context(serve(app, section.host, section.port)).url
 

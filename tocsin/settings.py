@@ -104,6 +104,14 @@ class DetectSection(_Section):
     flush_bytes: int = Field(default=134_217_728, ge=1_048_576)  # in memory
 
 
+class CorrelateSection(_Section):
+    """How long correlations wait for late events, and how much they remember."""
+
+    lateness_seconds: float = Field(default=5.0, ge=0, le=86_400)  # after the newest event of the hospital
+    max_groups: int = Field(default=1_000_000, ge=1)  # 0.6 to 0.8 kB each
+    idle_seconds: float = Field(default=2.0, gt=0)  # between two looks at hospitals from which no match comes
+
+
 class PathSection(_Section):
     """A place on disk; empty: inside `data_dir`."""
 
@@ -140,13 +148,23 @@ class Settings(_Section):
 
     data_dir: Path = Path("tocsin-data")
     rules: tuple[Path, ...] = (Path("rules"),)
+    pipelines: tuple[str, ...] = ()  # Sigma processing pipelines: files, folders, or names of installed ones
+    placeholders: tuple[Path, ...] = ()  # files and folders of values for `expand`
+    rules_cache: Path | None = None  # folder of compiled rules; empty: data_dir/rules-cache
+    rules_reload_seconds: float = Field(default=10.0, ge=0)  # how often rule files are looked at; 0: on SIGHUP only
     bus: BusSection = BusSection()
     collect: CollectSection = CollectSection()
     detect: DetectSection = DetectSection()
+    correlate: CorrelateSection = CorrelateSection()
     lake: PathSection = PathSection()
     alerts: PathSection = PathSection()
     console: ConsoleSection = ConsoleSection()
     log: LogSection = LogSection()
+
+    @property
+    def rules_cache_path(self) -> Path:
+        """The folder of compiled rules."""
+        return self.rules_cache or self.data_dir / "rules-cache"
 
     @property
     def bus_path(self) -> Path:

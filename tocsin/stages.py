@@ -1,9 +1,9 @@
-"""The stages between the buses' topics: detect, correlate, and the intake of alerts.
+"""The stages between the buses' topics: detect, and the intake of alerts (`tocsin.correlate_stage` is the third).
 
 Each stage reads a topic, does its work, writes what follows, and only then commits what it has read:
 
     detect     tocsin.raw     -> parse, match -> tocsin.matches, lake
-    correlate  tocsin.matches -> alerts       -> tocsin.alerts
+    correlate  tocsin.matches -> correlate    -> tocsin.alerts, tocsin.firings
     store      tocsin.alerts  -> DuckDB, in one transaction with the offset
 
 A stage that is killed anywhere between reading and committing reads the same records again. Everything it then writes
@@ -16,13 +16,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial
 from typing import Final, Protocol
 
 import polars as pl
 import structlog
 
-from detections.correlate import correlate
-from detections.match import MATCH_SCHEMA
 from detections.plan import Plan
 from ingest.bus import (
     TOPIC_ALERTS,
@@ -36,10 +36,10 @@ from ingest.bus import (
     Record,
 )
 from ingest.envelope import EVENT_ID, EventFrame
-from ingest.ipc import FrameDecodeError, decode_frame, encode_frame
+from ingest.ipc import FrameDecodeError, encode_frame
 from ingest.rawbatch import decode_record
 from storage.alert import Alert
-from storage.alert_codec import decode_alert, encode_alert
+from storage.alert_codec import decode_alert
 from storage.alerts import AlertStore
 from storage.errors import AlertDecodeError
 from storage.lake import Lake
@@ -50,6 +50,12 @@ log = structlog.get_logger()
 
 PLACE: Final = "\x00place"
 """A column beside the events' own, under a name that no field can have."""
+
+DETECT_GROUP: Final = "tocsin-detect"
+"""The group that reads `tocsin.raw`: what it has committed is matched, published and in the lake."""
+
+PUBLISHED: Final = "published"
+"""Header of matches and firings: when they were put on the bus (ISO 8601), so that they can be found again by time."""
 
 RECORDS_A_STEP: Final = 64
 """Bus records read at once: with batches of 4,000 lines, about a quarter of a million lines at most."""
@@ -112,11 +118,18 @@ def by_record(frames: Sequence[EventFrame], records: Sequence[Record]) -> Iterat
         yield position, parts.get(f"{record.topic}:{record.partition}:{record.offset}", [])
 
 
+def _same(plan: Plan) -> Plan:
+    return plan
+
+
 class DetectStage:
     """Parse, match, and fill the lake.
 
     Matches are published as soon as they are found, since someone waits for them; the lake is written in larger
     appends, by rows or age, since small files are dear. Offsets are committed after both.
+
+    Args:
+        plan: The rules, or what gives those of the next batch.
     """
 
     name = "detect"
@@ -125,13 +138,13 @@ class DetectStage:
         self,
         bus: Bus,
         lake: Lake,
-        plan: Plan,
+        plan: Plan | Callable[[], Plan],
         tally: Tally,
         flush: Flush,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._bus = bus
-        self._plan = plan
+        self._plan: Callable[[], Plan] = partial(_same, plan) if isinstance(plan, Plan) else plan
         self._tally = tally
         self._when = flush
         self._clock = clock
@@ -139,7 +152,7 @@ class DetectStage:
         self._waiting: list[Counted] = []
         self._records = 0
         self._oldest = 0.0
-        self._subscription = bus.subscribe("tocsin-detect", [TOPIC_RAW])
+        self._subscription = bus.subscribe(DETECT_GROUP, [TOPIC_RAW])
 
     def step(self, timeout: float) -> int:
         """Read, match and publish; write the lake when enough waits or it has waited long enough."""
@@ -160,7 +173,7 @@ class DetectStage:
                 unreadable.append(quarantined(record, str(error)))
         frames = parse_contained(pl.concat(raw)) if raw else []
         matches = self._match(frames)
-        self._bus.publish([*unreadable, *match_messages(matches)])
+        self._bus.publish([*unreadable, *match_messages(matches, datetime.now(UTC))])
         self._tally.add(Flow.QUARANTINED, len(unreadable))
         self._tally.add(Flow.MATCHES, sum(found.height for found in matches))
         if not self._records:
@@ -172,8 +185,9 @@ class DetectStage:
 
     def _match(self, frames: Sequence[EventFrame]) -> list[pl.DataFrame]:
         found: list[pl.DataFrame] = []
+        plan = self._plan()  # one for all events of a batch, whatever takes its place meanwhile
         for frame in frames:
-            matches, failed = match_contained(self._plan, frame)
+            matches, failed = match_contained(plan, frame)
             self._tally.add(Flow.UNMATCHED, failed)
             if matches.height:
                 found.append(matches)
@@ -206,13 +220,19 @@ class DetectStage:
             self._subscription.close()
 
 
-def match_messages(found: Sequence[pl.DataFrame]) -> list[Message]:
-    """Matches as bus messages, by hospital, each well below what a bus takes at once."""
+def match_messages(found: Sequence[pl.DataFrame], published: datetime) -> list[Message]:
+    """Matches as bus messages, by hospital and in the order of their times, each well below what a bus takes at once.
+
+    They were found by log source: in that order the first message could hold the last hour of one source, and all of
+    the next source would be too late to be correlated with it.
+    """
     if not found:
         return []
-    by_tenant = pl.concat(found).partition_by("tenant", as_dict=True, maintain_order=True)
+    in_time = pl.concat(found).sort("timestamp", maintain_order=True)
+    by_tenant = in_time.partition_by("tenant", as_dict=True, maintain_order=True)
+    headers = {PUBLISHED: published.isoformat()}
     return [
-        Message(TOPIC_MATCHES, str(tenant), encode_frame(part))
+        Message(TOPIC_MATCHES, str(tenant), encode_frame(part), headers)
         for (tenant,), matches in by_tenant.items()
         for part in parts_within(matches, MESSAGE_BYTES)
     ]
@@ -226,44 +246,6 @@ def parts_within(frame: pl.DataFrame, limit: int) -> Iterator[pl.DataFrame]:
     half = frame.height // 2
     yield from parts_within(frame[:half], limit)
     yield from parts_within(frame[half:], limit)
-
-
-class CorrelateStage:
-    """Matches to alerts."""
-
-    name = "correlate"
-
-    def __init__(self, bus: Bus, tally: Tally) -> None:
-        self._bus = bus
-        self._tally = tally
-        self._subscription = bus.subscribe("tocsin-correlate", [TOPIC_MATCHES])
-
-    def step(self, timeout: float) -> int:
-        """Read matches, publish their alerts, commit."""
-        records = self._subscription.poll(timeout, RECORDS_A_STEP)
-        for record in records:
-            self._bus.publish(self._answer(record))
-        if records:
-            self._subscription.commit(next_offsets(records))
-        return len(records)
-
-    def _answer(self, record: Record) -> list[Message]:
-        try:
-            matches = decode_frame(record.value, MATCH_SCHEMA)
-        except FrameDecodeError as error:
-            self._tally.add(Flow.QUARANTINED, 1)
-            return [quarantined(record, str(error))]
-        alerts = [Message(TOPIC_ALERTS, alert.tenant, encode_alert(alert)) for alert in correlate(matches)]
-        self._tally.add(Flow.ALERTS, len(alerts))
-        return alerts
-
-    def lag(self) -> int:
-        """Records waiting on `tocsin.matches`."""
-        return self._subscription.lag()
-
-    def close(self) -> None:
-        """Leave the group."""
-        self._subscription.close()
 
 
 class StoreStage:

@@ -23,6 +23,11 @@ class Flow(StrEnum):
 
     MATCHES = "matches"  # published by detect
     ALERTS = "alerts"  # published by correlate
+    CORRELATIONS = "correlations"  # alerts of correlations among them
+    SILENCED = "silenced"  # matches that give no alert, being only material for correlations
+    LATE = "late"  # matches that came too late to be correlated
+    UNCORRELATED = "uncorrelated"  # matches without the field to group by, or without the number to count
+    FORGOTTEN = "forgotten"  # groups and events that correlations dropped to keep within their bounds
     STORED = "stored"  # read by the store, known ones included
     QUARANTINED = "quarantined"  # bus records that could not be read
     UNMATCHED = "unmatched"  # events that the rules could not be tried on, by a defect
@@ -62,6 +67,7 @@ class Tally:
         self._lock = threading.Lock()
         self._hospitals: dict[str, HospitalPulse] = {}
         self._flow: Counter[Flow] = Counter()
+        self._settled: datetime | None = None
 
     def count(self, parts: Sequence[Counted]) -> None:
         """Add what was counted of events that are now durable."""
@@ -95,6 +101,17 @@ class Tally:
         """What passed a place in the pipe since the process started."""
         with self._lock:
             return self._flow[flow]
+
+    def settle(self, moment: datetime) -> None:
+        """All that was received before this moment has been matched and correlated."""
+        with self._lock:
+            self._settled = moment
+
+    @property
+    def settled(self) -> datetime | None:
+        """The last such moment; None where nothing is correlated."""
+        with self._lock:
+            return self._settled
 
     @property
     def hospitals(self) -> tuple[HospitalPulse, ...]:

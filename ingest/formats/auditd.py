@@ -13,8 +13,9 @@ from typing import Final
 
 import polars as pl
 
-from ingest.formats.columns import Json, runs_within_limits, text_frame
+from ingest.formats.columns import Json
 from ingest.formats.piece import EnvelopeNames, Parsed, Piece, spellings_of
+from ingest.formats.shapes import alike, frames_of, transposed
 from ingest.logsource import LogSource
 
 LOGSOURCE: Final = LogSource("linux", None, "auditd")
@@ -62,15 +63,10 @@ def parse_audit(lines: pl.DataFrame) -> Parsed:
             rejects[row] = "not an audit record after all"
         else:
             events.append((row, fields))
-    pieces = []
-    for run in runs_within_limits([fields for _, fields in events]):
-        part = events[run.start : run.stop]
-        rows = pl.Series("row", [row for row, _ in part], dtype=pl.UInt32)
-        pieces.append(
-            Piece(
-                LOGSOURCE, "linux.auditd", rows, text_frame([fields for _, fields in part], spellings=_SPELLINGS), NAMES
-            )
-        )
+    shapes = [transposed(same) for same in alike(events)]
+    pieces = [
+        Piece(LOGSOURCE, "linux.auditd", rows, frame, NAMES) for rows, frame in frames_of(shapes, spellings=_SPELLINGS)
+    ]
     return Parsed(pieces, rejects)
 
 

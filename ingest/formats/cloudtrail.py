@@ -5,9 +5,9 @@ Source: AWS CloudTrail User Guide, "CloudTrail record contents".
 
 from __future__ import annotations
 
+from collections.abc import Container
 from typing import Final
 
-from ingest.formats.columns import Json
 from ingest.formats.piece import EnvelopeNames
 from ingest.logsource import LogSource
 
@@ -26,6 +26,6 @@ NAMES: Final = EnvelopeNames(
 )
 
 
-def is_trail(event: dict[str, Json]) -> bool:
-    """Whether the object is a CloudTrail record."""
-    return "eventSource" in event and "eventName" in event and "awsRegion" in event
+def is_trail(keys: Container[str]) -> bool:
+    """Whether an object with these keys is a CloudTrail record."""
+    return "eventSource" in keys and "eventName" in keys and "awsRegion" in keys

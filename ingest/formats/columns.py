@@ -1,20 +1,15 @@
-"""From dictionaries to String columns: the one place where values become text and names become column names.
+"""From values and names to String columns: the one place where values become text and names become column names.
 
-Every field is text (docs/decisions/0003-fields-are-text.md). Values of one column nearly always have one type, so a
-column is looked at once (`set(map(type, ...))`) and only the odd ones are walked value by value.
+Every field is text (docs/decisions/0003-fields-are-text.md). Values of one column nearly always have one type, and
+nearly always text, so a column is first taken as text, then by its types, and only the odd ones value by value.
 
-Names are folded, since Delta and DuckDB fold the case of column names: `ProcessId` and `processid` share a column, and
-where both hold a value in one event, that event's first is kept (the raw line has both). Only the spelling of a column
-may depend on other events, and not where a later step knows the name (`spellings`). A name that the envelope owns is
-set aside under `payload.`: a sender must not write our envelope.
+A name that the envelope owns is set aside under `payload.`: a sender must not write our envelope.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from itertools import chain, groupby
-from operator import itemgetter
+from collections.abc import Mapping, Sequence
 from typing import Final, TypeAlias
 
 import orjson
@@ -32,14 +27,9 @@ MAX_NAME: Final = 200
 MAX_DEPTH: Final = 20
 """Deepest object that is flattened (Elasticsearch's index.mapping.depth.limit); below it stays JSON text."""
 
-MOST_RUNS: Final = 8
-"""Runs of events with equal keys that are put together by run; with more, key by key is cheaper."""
-
 ENVELOPE_FEEDS: Final = frozenset({"@timestamp", "host.name", "user.name", "source.ip", "destination.ip"})
 """Envelope names that an event may carry itself: they feed the envelope and are no fields."""
 
-_NO_SPELLINGS: Final[Mapping[str, str]] = {}
-_TEXT: Final = frozenset({str, type(None)})
 _WHOLE: Final = frozenset({int, type(None)})
 
 
@@ -66,15 +56,26 @@ def as_text(value: Json) -> str | None:
 
 def text_series(name: str, values: Sequence[Json]) -> pl.Series:
     """A String column of JSON values."""
-    kinds = set(map(type, values))
-    if kinds <= _TEXT:
-        return pl.Series(name, values, dtype=pl.String)
-    if kinds <= _WHOLE:
+    first = next((value for value in values if value is not None), "")
+    if type(first) is str:  # a list tried as text would first be made a column itself, each for itself
+        try:
+            return pl.Series(name, values, dtype=pl.String)  # strict: refuses whatever is not text
+        except TypeError:
+            pass
+    if set(map(type, values)) <= _WHOLE:  # bool is not among them, though it is an int: it becomes `true`, not `1`
         try:
             return pl.Series(name, values, dtype=pl.Int64).cast(pl.String)
         except (OverflowError, TypeError, pl.exceptions.PolarsError):  # beyond 64 bits, as Keywords of NXLog can be
             pass
-    return pl.Series(name, [as_text(value) for value in values], dtype=pl.String)
+    return pl.Series(name, texts_of(values), dtype=pl.String)
+
+
+def texts_of(values: Sequence[Json]) -> list[str | None]:
+    """`as_text` of each value; what most values are is told here, since a call costs more than the text."""
+    return [
+        value if value is None or type(value) is str else str(value) if type(value) is int else as_text(value)
+        for value in values
+    ]
 
 
 def plain_name(name: str) -> str:
@@ -90,82 +91,6 @@ def plain_name(name: str) -> str:
     if folded in ENVELOPE:
         return folded if folded in ENVELOPE_FEEDS else f"payload.{folded}"
     return name
-
-
-def text_frame(
-    events: Sequence[Fields],
-    column_name: Callable[[str], str] = plain_name,
-    spellings: Mapping[str, str] = _NO_SPELLINGS,
-) -> pl.DataFrame:
-    """One row an event, one String column a name; names that differ only by case share a column.
-
-    Args:
-        events: Key -> value of each event. Objects that should be flattened already are.
-        column_name: Key -> column name; two keys may give one name.
-        spellings: Name in lower case -> how its column is called, however the events spell it.
-    """
-    columns: list[tuple[str, Sequence[Json]]] = []
-    spelling: dict[str, str] = {}
-    for key, values in _columns(events):
-        wanted = column_name(key)
-        folded = wanted.lower()
-        spelling.setdefault(folded, spellings.get(folded, wanted))
-        columns.append((folded, values))
-    if len(spelling) < len(columns):
-        columns = list(_columns([_folded(event, column_name) for event in events]))
-    if not columns:
-        return pl.DataFrame(height=len(events))
-    return pl.DataFrame([text_series(spelling[folded], values) for folded, values in columns])
-
-
-def _folded(event: Fields, column_name: Callable[[str], str]) -> Fields:
-    """The event under column names in lower case; of keys that share one, the first that holds a value."""
-    folded: dict[str, Json] = {}
-    for key, value in event.items():
-        name = column_name(key).lower()
-        if folded.get(name) is None:
-            folded[name] = value
-    return folded
-
-
-def _columns(events: Sequence[Fields]) -> Iterable[tuple[str, Sequence[Json]]]:
-    """(key, values) of every key. A run of events with the same keys is transposed in C: that makes it fast."""
-    runs = [list(run) for _, run in groupby(events, len)]
-    parts = [part for run in runs if (part := _transposed(run)) is not None] if len(runs) <= MOST_RUNS else []
-    if len(parts) < len(runs):
-        return ((key, [event.get(key) for event in events]) for key in dict.fromkeys(chain.from_iterable(events)))
-    gaps = [(None,) * len(run) for run in runs]
-    return (
-        (key, tuple(chain.from_iterable(part.get(key, gap) for part, gap in zip(parts, gaps, strict=True))))
-        for key in dict.fromkeys(chain.from_iterable(parts))
-    )
-
-
-def _transposed(run: list[Fields]) -> dict[str, tuple[Json, ...]] | None:
-    """Key -> values of events that have all the same keys; None if they have not."""
-    keys = list(run[0])
-    if len(keys) < 2:  # itemgetter of one key gives no tuple
-        return None
-    try:
-        return dict(zip(keys, zip(*map(itemgetter(*keys), run), strict=True), strict=True))
-    except KeyError:
-        return None
-
-
-def runs_within_limits(events: Sequence[Fields]) -> list[range]:
-    """Cut events into runs whose keys together stay within `MAX_FIELDS`, so that hostile names cannot widen a frame."""
-    if sum(map(len, events)) <= MAX_FIELDS or len(set(chain.from_iterable(events))) <= MAX_FIELDS:
-        return [range(len(events))] if events else []
-    runs: list[range] = []
-    start, seen = 0, set[str]()
-    for place, event in enumerate(events):
-        merged = seen.union(event)
-        if len(merged) > MAX_FIELDS and place > start:
-            runs.append(range(start, place))
-            start, merged = place, set(event)
-        seen = merged
-    runs.append(range(start, len(events)))
-    return runs
 
 
 def flatten(value: dict[str, Json]) -> tuple[dict[str, Json], bool]:

@@ -1,7 +1,12 @@
-"""The envelope of a piece: times judged, names cleaned, one way for every format."""
+"""The envelope of a piece: times judged, names cleaned, one way for every format.
+
+Of several fields that may hold a thing, the first that says something counts. They are gone through one after the
+other, and only until every row has a value: the first usually has them all.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
@@ -19,93 +24,104 @@ from ingest.envelope import (
     USER,
     UTC_MICROSECONDS,
 )
-from ingest.formats.piece import EnvelopeNames, Piece
-from ingest.formats.times import EARLIEST, LATEST_AHEAD, iso_time, rare_time
+from ingest.formats.piece import Piece
+from ingest.formats.times import EARLIEST, LATEST_AHEAD, iso_times, rare_time
 from ingest.visible import visible
 
 QUOTED: Final = 64
 """Most characters of a bad value that a remark repeats."""
 
+_EARLIEST: Final = int(EARLIEST.timestamp()) * 1_000_000
+_LATEST_AHEAD: Final = LATEST_AHEAD // timedelta(microseconds=1)
 _ADDRESS: Final = r"^(?:\d{1,3}(?:\.\d{1,3}){3}|[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]+)(?:%\w+)?$"
 
 Notes = dict[int, list[str]]
 """Row -> remarks on it, in the order they were made."""
 
 
-def with_envelope(piece: Piece, ground: pl.DataFrame, notes: Notes) -> pl.DataFrame:
+def with_envelope(piece: Piece, known: pl.DataFrame, notes: Notes) -> pl.DataFrame:
     """The frame of a piece: `ENVELOPE`, then its fields.
 
     Args:
         piece: What a format read.
-        ground: By row of the batch: the envelope columns that the batch itself gives, `syslog.time` and `syslog.host`.
+        known: For each row of it the envelope columns that the batch itself gives, `syslog.time` and `syslog.host`.
         notes: Remarks on rows; those on times are added.
     """
-    known = ground[piece.rows]
-    have, names = set(piece.fields.columns), piece.names
-    times = [(name, assume) for name, assume in names.time if name in have]
-    found = pl.DataFrame(
-        [*known, *(piece.fields[name].alias(f"field {name}") for name in _wanted(names) & have)]
-    ).select(
-        *(name for name in ENVELOPE if name in known.columns),
-        "syslog.time",
-        pl.coalesce(*(iso_time(_field(name), assume_utc=assume) for name, assume in times), _NO_TIME).alias(TIMESTAMP),
-        pl.coalesce(*(_said(name) for name, _ in times), _NOTHING).alias("text"),
-        pl.lit(piece.dataset).alias(DATASET),
-        pl.coalesce(*(_said(name) for name in names.host if name in have), "syslog.host", _NOTHING).alias(HOST),
-        pl.coalesce(*(_said(name) for name in names.user if name in have), _NOTHING).alias(USER),
-        _address([name for name in names.source_ip if name in have]).alias(SOURCE_IP),
-        _address([name for name in names.destination_ip if name in have]).alias(DESTINATION_IP),
-    )
-    envelope = found.with_columns(_times(found, piece.rows, notes), _remarks(piece.rows, notes)).select(*ENVELOPE)
-    kept = [name for name in piece.fields.columns if name not in ENVELOPE]
-    return pl.DataFrame([*envelope, *(piece.fields[name] for name in kept)])
+    fields, names = piece.fields, piece.names
+    height = known.height
+    envelope = {
+        **{name: known[name] for name in ENVELOPE if name in known.columns},
+        TIMESTAMP: _times(piece, known, notes),
+        DATASET: pl.Series([piece.dataset], dtype=pl.String).new_from_index(0, height),
+        HOST: _first_said(_present(fields, names.host), known["syslog.host"]),
+        USER: _first_said(_present(fields, names.user), _nothing(height)),
+        SOURCE_IP: _addresses(_present(fields, names.source_ip), height),
+        DESTINATION_IP: _addresses(_present(fields, names.destination_ip), height),
+        REMARK: _remarks(piece.rows, notes),
+    }
+    kept = [column for column in fields if column.name not in ENVELOPE]
+    return pl.DataFrame([*(envelope[name].alias(name) for name in ENVELOPE), *kept])
 
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-_NO_TIME: Final = pl.lit(None, dtype=UTC_MICROSECONDS)
-_NOTHING: Final = pl.lit(None, dtype=pl.String)
 
 
-def _wanted(names: EnvelopeNames) -> set[str]:
-    return {name for name, _ in names.time}.union(names.host, names.user, names.source_ip, names.destination_ip)
+def _nothing(height: int, kind: pl.DataType | None = None) -> pl.Series:
+    return pl.Series([None], dtype=kind or pl.String()).new_from_index(0, height)
 
 
-def _field(name: str) -> pl.Expr:
-    return pl.col(f"field {name}")
+def _present(fields: pl.DataFrame, names: Iterable[str]) -> list[pl.Series]:
+    return [fields[name] for name in names if name in fields.columns]
 
 
-def _said(name: str) -> pl.Expr:
-    """A field, null where it says nothing."""
-    return pl.when(~_field(name).is_in(["", "-"])).then(_field(name))
+def _first_said(columns: Iterable[pl.Series], otherwise: pl.Series) -> pl.Series:
+    """Of each row the first field that says something; `-` and the empty text say nothing."""
+    found: pl.Series | None = None
+    for column in columns:
+        silent = (column == "") | (column == "-")
+        said = column.set(silent, None) if silent.any() else column
+        found = said if found is None else found.zip_with(found.is_not_null(), said)
+        if not found.null_count():
+            return found
+    return otherwise if found is None else found.zip_with(found.is_not_null(), otherwise)
 
 
-def _address(names: list[str]) -> pl.Expr:
+def _addresses(columns: list[pl.Series], height: int) -> pl.Series:
     """Addresses as ECS writes them: IPv4 within IPv6 as IPv4; `LOCAL` of Windows and host names are no addresses."""
-    if not names:
-        return _NOTHING
-    plain = pl.coalesce(_said(name) for name in names).str.strip_prefix("::ffff:").str.strip_chars(" []")
-    return pl.when(plain.str.contains(_ADDRESS)).then(plain)
+    said = _first_said(columns, _nothing(height))
+    if said.null_count() == height:
+        return said
+    plain = said.str.strip_prefix("::ffff:").str.strip_chars(" []")
+    return plain.set(~plain.str.contains(_ADDRESS), None)
 
 
-def _times(found: pl.DataFrame, rows: pl.Series, notes: Notes) -> pl.Series:
+def _times(piece: Piece, known: pl.DataFrame, notes: Notes) -> pl.Series:
     """The event's own time, else the header's, else that of receipt; an impossible one is replaced, and noted."""
-    if found[TIMESTAMP].null_count():
-        found = found.with_columns(pl.coalesce(TIMESTAMP, rare_time(pl.col("text"))).alias(TIMESTAMP))
-        for place in found.select(pl.col(TIMESTAMP).is_null() & pl.col("text").is_not_null()).to_series().arg_true():
-            _note(notes, rows[place], f"event time not understood: {_quoted(found['text'][place])}")
-        found = found.with_columns(pl.coalesce(TIMESTAMP, "syslog.time").alias(TIMESTAMP))
-    time = pl.col(TIMESTAMP)
-    judged = found.select(
-        ((time < EARLIEST) | (time > pl.col(RECEIVED) + LATEST_AHEAD)).fill_null(value=False).alias("wrong"),
-        pl.coalesce(time, RECEIVED).alias(TIMESTAMP),
-    )
-    if not judged["wrong"].any():
-        return judged[TIMESTAMP]
-    instants = found[TIMESTAMP].to_physical()
-    for place in judged["wrong"].arg_true():
-        shown = found["text"][place] or _far_time(instants[place])
-        _note(notes, rows[place], f"implausible event time {_quoted(shown)}: received time used")
-    return found[RECEIVED].zip_with(judged["wrong"], judged[TIMESTAMP]).alias(TIMESTAMP)
+    rows, received = piece.rows, known[RECEIVED]
+    columns = [(piece.fields[name], assume) for name, assume in piece.names.time if name in piece.fields.columns]
+    time = _nothing(known.height, UTC_MICROSECONDS)
+    for column, assume in columns:
+        if not time.null_count():
+            break
+        time = time.zip_with(time.is_not_null(), iso_times(column, assume_utc=assume))
+    if time.null_count():
+        text = _first_said((column for column, _ in columns), _nothing(known.height))
+        unread = (time.is_null() & text.is_not_null()).arg_true()
+        if len(unread):
+            rare = pl.DataFrame({"text": text[unread]}).select(rare_time(pl.col("text"))).to_series()
+            time = time.scatter(unread, rare)
+            for place in unread.filter(rare.is_null()):
+                _note(notes, rows[place], f"event time not understood: {_quoted(text[place])}")
+        time = time.zip_with(time.is_not_null(), known["syslog.time"])
+    instants, now = time.to_physical(), received.to_physical()
+    wrong = ((instants < _EARLIEST) | (instants > now + _LATEST_AHEAD)).fill_null(value=False)
+    if wrong.any():
+        text = _first_said((column for column, _ in columns), _nothing(known.height))
+        for place in wrong.arg_true():
+            shown = text[place] or _far_time(instants[place])
+            _note(notes, rows[place], f"implausible event time {_quoted(shown)}: received time used")
+        time = time.set(wrong, None)
+    return time.zip_with(time.is_not_null(), received) if time.null_count() else time
 
 
 def _far_time(micros: int) -> str:

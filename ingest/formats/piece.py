@@ -45,7 +45,7 @@ class EnvelopeNames:
 
 
 def spellings_of(names: EnvelopeNames, others: Iterable[str] = ()) -> dict[str, str]:
-    """Name in lower case -> the spelling that `names` and `others` know it by, for `columns.text_frame`."""
+    """Name in lower case -> the spelling that `names` and `others` know it by, for `shapes.frames_of`."""
     times = (name for name, _ in names.time)
     known = (*times, *names.host, *names.user, *names.source_ip, *names.destination_ip, *others)
     return {name.lower(): name for name in known}
@@ -72,11 +72,11 @@ class Piece:
 
 @dataclass(frozen=True, slots=True)
 class Inner:
-    """A line within a line: JSON that declares a log source and carries the text of another line."""
+    """Lines within lines: JSON that declares a log source and carries the text of another line."""
 
-    row: int
-    text: str
     declared: LogSource
+    rows: list[int]
+    texts: list[str]
 
 
 @dataclass(frozen=True, slots=True)

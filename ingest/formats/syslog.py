@@ -5,12 +5,16 @@ before or after, a fraction, or a zone's name; the hostname or the tag may be mi
 Relays such as rsyslog write control characters as `#` and three octal digits; they are undone in what is parsed, while
 `event.original` keeps the line as it came.
 
+No expression reaches into the content: what it takes is the header, and the content is what is left without it. An
+expression with groups costs some nanoseconds for each byte it passes, and contents are long.
+
 A timestamp without a year gets the latest year that puts the event no more than a day after its receipt.
 Without a zone it is taken as UTC.
 """
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Final
 
 import polars as pl
@@ -21,7 +25,7 @@ from ingest.formats.times import iso_time
 HEADER_5424: Final = (
     r"(?s)^<(?P<pri>\d{1,3})>1 (?P<time>\S{1,64}) (?P<host>\S{1,255}) (?P<program>\S{1,255}) "
     r"(?P<pid>\S{1,255}) \S{1,255} "
-    r'(?P<structured_data>-|(?:\[(?:[^"\]\\]|\\.|"(?:[^"\\]|\\.)*")*\])+)(?: (?P<payload>.*))?$'
+    r'(?P<structured_data>-|(?:\[(?:[^"\]\\]|\\.|"(?:[^"\\]|\\.)*")*\])+)(?: |$)'
 )
 """RFC 5424, 6: VERSION is 1; an escaped `]` or `"` may stand in a parameter's value."""
 
@@ -33,17 +37,20 @@ HEADER_3164: Final = (
     rf"|(?:(?P<year_before>(?:19|20)\d\d) )?(?P<month>{_MONTHS}) {{1,2}}(?P<day>\d{{1,2}})"
     rf"(?: (?P<year_middle>(?:19|20)\d\d))? "
     rf"(?P<clock>{_CLOCK})(?: (?P<year_after>(?:19|20)\d\d))?(?: (?:UTC|GMT|[A-Z]{{3,4}}))?"
-    r"):? +(?:(?P<host>[^\s\[\]{<%]*[^\s:\[\]{<%]) +)?(?P<payload>.*)$"
+    r"):? +(?:(?P<host>[^\s\[\]{<%]*[^\s:\[\]{<%]) +)?"
 )
 """TIMESTAMP, then HOSTNAME unless what stands there ends like a tag, or is already the content."""
 
-PRIORITY_ONLY: Final = r"(?s)^<(?P<pri>\d{1,3})>(?P<payload>.*)$"
-TAG: Final = r"(?s)^(?P<program>[\w./()@-]{1,64})(?:\[(?P<pid>[^\]]{1,32})\])?: ?(?P<rest>.*)$"
+PRIORITY_ONLY: Final = r"^<\d{1,3}>"
+TAG: Final = r"^(?P<program>[\w./()@-]+)(?:\[(?P<pid>[^\]]+)\])?: ?"
+MAX_PROGRAM: Final = 64
+MAX_PID: Final = 32
+"""Characters of a tag; counted apart: a bounded repetition of so wide a class makes the expression 100 times larger."""
 
 CONTROLS: Final = {f"#{code:03o}": chr(code) for code in (*range(1, 32), 127)}
 """rsyslog's escapes ($EscapeControlCharactersOnReceive), NUL left out."""
 
-_COLUMNS: Final = ("pri", "time", "host", "program", "pid", "structured_data", "payload")
+_BEGINS_5424: Final = r"^<\d{1,3}>1 "
 
 
 def split_headers(text: pl.Series, received: pl.Series) -> pl.DataFrame:
@@ -58,30 +65,38 @@ def split_headers(text: pl.Series, received: pl.Series) -> pl.DataFrame:
         `payload`: what follows header and tag, or the whole line where there is no header.
     """
     frame = pl.DataFrame({"text": text, "received": received})
-    modern = pl.col("text").str.extract_groups(HEADER_5424)
-    parts = frame.select(
-        "received", "text", modern.alias("m"), pl.col("text").str.contains(HEADER_5424).alias("is5424")
+    begins = text.str.contains(_BEGINS_5424)
+    if not begins.any():
+        return _legacy(frame)
+    modern = begins & text.str.contains(HEADER_5424)
+    if modern.all():
+        return _modern(frame)
+    places = pl.concat([modern.arg_true(), (~modern).arg_true()])
+    return pl.concat([_modern(frame.filter(modern)), _legacy(frame.filter(~modern))])[places.arg_sort()]
+
+
+def _taken_off(text: pl.Series, header: str) -> tuple[pl.DataFrame, pl.Series]:
+    """(`header` and its groups, null where there is none; the text without the header)."""
+    groups = text.str.extract_groups(f"(?P<header>{header})").struct.unnest()
+    frame = pl.DataFrame({"text": text, "header": groups["header"]})
+    return groups, frame.select(pl.col("text").str.strip_prefix(pl.col("header").fill_null(""))).to_series()
+
+
+def _tag_taken_off(content: pl.Series) -> tuple[pl.DataFrame, pl.Series]:
+    """(`program` and `pid`, null where there is no tag; the content without the tag)."""
+    tag, rest = _taken_off(content, TAG)
+    long = (tag["program"].str.len_chars() > MAX_PROGRAM) | (tag["pid"].str.len_chars() > MAX_PID).fill_null(
+        value=False
     )
-    return _modern(parts.filter("is5424")) if parts["is5424"].all() else _mixed(parts)
-
-
-def _mixed(parts: pl.DataFrame) -> pl.DataFrame:
-    numbered = parts.with_row_index("place")
-    modern = numbered.filter("is5424")
-    legacy = numbered.filter(~pl.col("is5424"))
-    both = pl.concat(
-        [
-            _modern(modern).with_columns(modern["place"]),
-            _legacy(legacy).with_columns(legacy["place"]),
-        ]
+    if not long.any():
+        return tag, rest
+    return tag.with_columns(pl.when(~long.fill_null(value=False)).then(pl.all())), rest.zip_with(
+        ~long.fill_null(value=False), content
     )
-    return both.sort("place").drop("place")
 
 
-def _modern(parts: pl.DataFrame) -> pl.DataFrame:
-    fields = parts.select("m").unnest("m")
-    # RFC 5424, 6.4: a UTF-8 MSG starts with a byte order mark.
-    message = fields["payload"].fill_null("").str.strip_prefix("\ufeff")
+def _modern(lines: pl.DataFrame) -> pl.DataFrame:
+    fields, payload = _taken_off(lines["text"], HEADER_5424)
     nil = {
         name: pl.when(pl.col(name) != "-").then(pl.col(name)) for name in ("host", "program", "pid", "structured_data")
     }
@@ -92,26 +107,20 @@ def _modern(parts: pl.DataFrame) -> pl.DataFrame:
         "program",
         "pid",
         "structured_data",
-        unescaped(message).alias("payload"),
+        # RFC 5424, 6.4: a UTF-8 MSG starts with a byte order mark.
+        unescaped(payload.str.strip_prefix("\ufeff")).alias("payload"),
     )
 
 
-def _legacy(parts: pl.DataFrame) -> pl.DataFrame:
-    lines = parts.select(
-        "received",
-        "text",
-        pl.col("text").str.extract_groups(HEADER_3164).alias("h"),
-        pl.col("text").str.extract_groups(PRIORITY_ONLY).alias("p"),
-    )
-    header, bare = lines.select("h").unnest("h"), lines.select("p").unnest("p")
-    found = header["payload"].is_not_null()
-    payload = header["payload"].zip_with(found, bare["payload"])
-    syslog = payload.is_not_null()
-    payload = payload.zip_with(syslog, lines["text"])
-    tag = pl.DataFrame({"p": payload, "s": syslog}).select(
-        pl.when("s").then(pl.col("p").str.extract_groups(TAG)).alias("t")
-    )
-    tag = tag.unnest("t")
+def _legacy(lines: pl.DataFrame) -> pl.DataFrame:
+    header, content = _taken_off(lines["text"], HEADER_3164)
+    syslog = found = header["header"].is_not_null()
+    if not found.all():
+        bare = content.str.contains(PRIORITY_ONLY)
+        syslog = found | bare
+        content = content.zip_with(found, content.str.replace(PRIORITY_ONLY, ""))
+    tagged = content if syslog.all() else content.set(~syslog, None)
+    tag, rest = _tag_taken_off(tagged)
     return pl.DataFrame(
         {
             "syslog": syslog,
@@ -119,8 +128,8 @@ def _legacy(parts: pl.DataFrame) -> pl.DataFrame:
             "syslog.host": header["host"],
             "program": tag["program"],
             "pid": tag["pid"],
-            "structured_data": pl.Series([None] * len(lines), dtype=pl.String),
-            "payload": unescaped(tag["rest"].zip_with(tag["rest"].is_not_null(), payload)),
+            "structured_data": pl.Series([None], dtype=pl.String).new_from_index(0, lines.height),
+            "payload": unescaped(rest.zip_with(syslog, content)),
         }
     )
 
@@ -137,20 +146,39 @@ def unescaped(content: pl.Series) -> pl.Series:
 
 
 def _legacy_times(header: pl.DataFrame, received: pl.Series) -> pl.Series:
-    iso = header.select(iso_time(pl.col("iso").str.replace(",", ".", literal=True), assume_utc=True))["iso"]
-    if iso.null_count() == 0:
-        return iso
-    given = pl.coalesce("year_before", "year_middle", "year_after").cast(pl.Int32)
-    day_clock = pl.concat_str(
-        [pl.lit(" "), "month", pl.lit(" "), "day", pl.lit(" "), pl.col("clock").str.replace(",", ".")]
+    if header["iso"].null_count() < header.height:
+        iso = header.select(iso_time(pl.col("iso").str.replace(",", ".", literal=True), assume_utc=True))["iso"]
+        if not iso.null_count():
+            return iso
+    else:
+        iso = pl.Series("iso", [None], dtype=UTC_MICROSECONDS).new_from_index(0, header.height)
+    return iso.zip_with(iso.is_not_null(), _times_without_year(header, received))
+
+
+def _times_without_year(header: pl.DataFrame, received: pl.Series) -> pl.Series:
+    """Times such as `Jan 18 11:29:03`, in the latest year that is not after their receipt, unless they name one."""
+    frame = header.select(
+        pl.coalesce("year_before", "year_middle", "year_after").cast(pl.Int32).alias("given"),
+        pl.concat_str(
+            [pl.lit(" "), "month", pl.lit(" "), "day", pl.lit(" "), pl.col("clock").str.replace(",", ".", literal=True)]
+        ).alias("day_clock"),
+        received.alias("received"),
     )
-    frame = header.with_columns(received.alias("received"))
-    candidates = []
-    for shift in (1, 0, -1, -2, -3, -4):  # the last three for 29 February
-        year = pl.coalesce(given, pl.col("received").dt.year() + shift)
-        text = pl.concat_str([year.cast(pl.String), day_clock])
-        time = text.str.to_datetime("%Y %b %e %H:%M:%S%.f", time_unit="us", strict=False).dt.replace_time_zone("UTC")
-        near = given.is_not_null() | (time <= pl.col("received") + pl.duration(days=1))
-        candidates.append(pl.when(near).then(time))
-    legacy = frame.select(pl.coalesce(candidates).cast(UTC_MICROSECONDS).alias("time"))["time"]
-    return iso.zip_with(iso.is_not_null(), legacy)
+    time = pl.Series("time", [None], dtype=UTC_MICROSECONDS).new_from_index(0, header.height)
+    # Most are of this year or the last: each year is tried on the rows that are left (the last three: 29 February).
+    for shift in (1, 0, -1, -2, -3, -4):
+        left = time.is_null() & frame["day_clock"].is_not_null()
+        if shift > 0:  # next year can only be less than a day away on its eve
+            eve = (frame["received"] + timedelta(days=1)).dt.year() > frame["received"].dt.year()
+            left &= eve | frame["given"].is_not_null()
+        if not left.any():
+            continue
+        part = frame if left.all() else frame.filter(left)
+        text = pl.concat_str(
+            [pl.coalesce("given", pl.col("received").dt.year() + shift).cast(pl.String), pl.col("day_clock")]
+        )
+        read = text.str.to_datetime("%Y %b %e %H:%M:%S%.f", time_unit="us", strict=False).dt.replace_time_zone("UTC")
+        near = pl.col("given").is_not_null() | (read <= pl.col("received") + pl.duration(days=1))
+        found = part.select(pl.when(near).then(read).cast(UTC_MICROSECONDS)).to_series()
+        time = found if left.all() else time.scatter(left.arg_true(), found)
+    return time

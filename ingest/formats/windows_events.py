@@ -1,26 +1,21 @@
 """Windows events, whatever carried them: from (channel, event id, provider, fields) to pieces in Sigma's names.
 
-A bucket holds the events of one (dataset, channel, event id, provider), so that its frame is narrow: the rules that
-meet it are then few, and the columns are full. Buckets too small to be worth a frame of their own are joined with
-others of the same log source.
+All events of one log source share a frame, whatever their event ids: each frame costs the engine the same, however few
+its events, and an empty cell costs next to nothing (up to a limit: `ingest.formats.shapes`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from typing import Final, TypeAlias
+from typing import Final
 
-import polars as pl
-
-from ingest.formats.columns import Fields, Json, as_text, plain_name, runs_within_limits, text_frame
+from ingest.formats.columns import plain_name, texts_of
 from ingest.formats.piece import EnvelopeNames, Piece, spellings_of
+from ingest.formats.shapes import Alike, Shape, frames_of, split_by, transposed
 from ingest.formats.windows_fields import DERIVED_FROM, derive
 from ingest.formats.windows_logsource import REFINED_BY, windows_logsource
 from ingest.logsource import LogSource
-
-SMALL_BUCKET: Final = 32
-"""Buckets of fewer rows share a frame with others of their log source: a frame costs the engine about 30 rows."""
 
 WINDOWS_NAMES: Final = EnvelopeNames(
     # NXLog's EventTime and some exports' TimeCreated are local time without a zone; UtcTime of Sysmon is UTC without
@@ -51,26 +46,6 @@ FLAT_NAMES: Final[Mapping[str, str]] = {
 }
 """Names of flat JSON (NXLog, OTRF) -> the names Sigma rules use."""
 
-Event: TypeAlias = tuple[int, Fields]
-Key: TypeAlias = tuple[str, str | None, str, str | None, str | None]
-Buckets: TypeAlias = dict[Key, list[Event]]
-"""(dataset, channel, event id, provider, refining value) -> events, by row.
-
-All as text: Python holds 1, 1.0 and True equal, so with raw values one event would choose the log source of another.
-"""
-
-
-def put(buckets: Buckets, row: int, dataset: str, fields: Fields, provider: Json) -> None:
-    """Lay an event into its bucket; `fields` has `Channel` and `EventID` already, if the event has them.
-
-    `System.Channel` and the like stand where UserData has a field of that name (`ingest.formats.windows_json`).
-    """
-    channel = fields.get("System.Channel", fields.get("Channel"))
-    event_id = fields.get("System.EventID", fields.get("EventID"))
-    number = (as_text(event_id) or "").strip()
-    refined = as_text(fields.get(REFINED_BY[number])) if number in REFINED_BY else None
-    buckets.setdefault((dataset, as_text(channel), number, as_text(provider), refined), []).append((row, fields))
-
 
 @lru_cache(maxsize=65536)
 def windows_name(name: str) -> str:
@@ -84,32 +59,77 @@ def flat_name(name: str) -> str:
     return FLAT_NAMES.get(name) or windows_name(name)
 
 
-def pieces_of(buckets: Buckets) -> list[Piece]:
-    """Frames of all buckets, with the fields that rules expect and the carrier did not give."""
-    frames: dict[tuple[str, LogSource, Key | None], list[Event]] = {}
-    for key, events in buckets.items():
-        dataset, channel, event_id, provider, refined = key
-        logsource = windows_logsource(channel, event_id, provider, refined)
-        own = key if len(events) >= SMALL_BUCKET else None
-        frames.setdefault((dataset, logsource, own), []).extend(events)
-    pieces: list[Piece] = []
-    for (dataset, logsource, _), events in frames.items():
-        events.sort(key=_width)  # so that events with the same keys stand together
-        runs = runs_within_limits([fields for _, fields in events])
-        pieces += [_piece(dataset, logsource, events[run.start : run.stop]) for run in runs]
-    return pieces
-
-
-def _width(event: Event) -> int:
-    return len(event[1])
-
-
-def _piece(dataset: str, logsource: LogSource, events: list[Event]) -> Piece:
-    naming = flat_name if dataset in FLAT_DATASETS else windows_name
-    frame = text_frame([fields for _, fields in events], naming, WINDOWS_SPELLINGS)
-    rows = pl.Series("row", [row for row, _ in events], dtype=pl.UInt32)
-    return Piece(logsource, dataset, rows, derive(frame, logsource), WINDOWS_NAMES)
-
-
 FLAT_DATASETS: Final = frozenset({"windows.nxlog", "windows.json"})
 """Datasets whose names are those of flat JSON."""
+
+
+class WindowsEvents:
+    """Windows events by their log source, until they become pieces."""
+
+    __slots__ = ("_shapes",)
+
+    def __init__(self) -> None:
+        self._shapes: dict[tuple[str, LogSource], list[Shape]] = {}
+
+    def add(self, dataset: str, same: Alike) -> None:
+        """Lay events into place; they have `Channel` and `EventID` already, if they have them at all.
+
+        `System.Channel` and the like stand where UserData has a field of that name (`ingest.formats.windows_json`).
+        """
+        for logsource, part in _by_logsource(dataset, same):
+            self._shapes.setdefault((dataset, logsource), []).append(transposed(part))
+
+    def pieces(self) -> list[Piece]:
+        """One piece a log source and dataset, with the fields that rules expect and the carrier did not give."""
+        return [
+            Piece(logsource, dataset, rows, derive(frame, logsource), WINDOWS_NAMES)
+            for (dataset, logsource), shapes in self._shapes.items()
+            for rows, frame in frames_of(
+                shapes, flat_name if dataset in FLAT_DATASETS else windows_name, WINDOWS_SPELLINGS
+            )
+        ]
+
+
+def _by_logsource(dataset: str, same: Alike) -> list[tuple[LogSource, Alike]]:
+    """The events by log source, decided once for each combination of channel, event id, provider, refining values.
+
+    All as text: Python holds 1, 1.0 and True equal, so with raw values one event would choose the log source of
+    another.
+    """
+    channels, numbers, providers = _system(same, "Channel"), _system(same, "EventID"), _providers(dataset, same)
+    combinations = list(zip(channels, numbers, providers, *_refining(same, numbers), strict=True))
+    chosen: dict[tuple[str | None, ...], LogSource] = {}
+    for combination in dict.fromkeys(combinations):
+        channel, event_id, provider, *refining = combination
+        number = (event_id or "").strip()
+        refined = dict(zip(REFINED_BY.values(), refining, strict=False)).get(REFINED_BY.get(number, ""))
+        chosen[combination] = windows_logsource(channel, number, provider, refined)
+    found = list(dict.fromkeys(chosen.values()))
+    if len(found) == 1:
+        return [(found[0], same)]
+    places = {combination: found.index(logsource) for combination, logsource in chosen.items()}
+    parts = split_by(same, [places[combination] for combination in combinations])
+    return [(found[place], part) for place, part in parts.items()]
+
+
+def _refining(same: Alike, numbers: Sequence[str | None]) -> list[Sequence[str | None]]:
+    """The values of all fields that some event id's category depends on; none if there is no such event id."""
+    if not any((number or "").strip() in REFINED_BY for number in set(numbers)):
+        return []
+    return [texts_of(same.values(name)) for name in REFINED_BY.values()]
+
+
+def _system(same: Alike, name: str) -> Sequence[str | None]:
+    own = f"System.{name}"
+    return texts_of(same.values(own if own in same.events[0] else name))
+
+
+def _providers(dataset: str, same: Alike) -> Sequence[str | None]:
+    if dataset not in FLAT_DATASETS:
+        return _system(same, "Provider_Name")
+    if "SourceName" not in same.keys:
+        return texts_of(same.values("Provider_Name"))
+    if "Provider_Name" not in same.keys:
+        return texts_of(same.values("SourceName"))
+    pairs = zip(same.values("Provider_Name"), same.values("SourceName"), strict=True)
+    return texts_of([name or other for name, other in pairs])

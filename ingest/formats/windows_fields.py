@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final
 
 import polars as pl
@@ -46,6 +47,9 @@ UNNAMED_DATA_SERVICES: Final = frozenset({"application", "msexchange-management"
 """Services whose rules look into `Data`: there an event that came without it shows its Message in its place."""
 
 
+FEW: Final = 8
+"""Distinct values of a column that are replaced one by one: a table of replacements costs as much to set up."""
+
 DERIVED_FROM: Final[tuple[str, ...]] = (
     *("CommandLine", "Data", "Details", "EventType", "Image", "IntegrityLevel", "Keywords", "Level", "MandatoryLabel"),
     *("Message", "NewProcessId", "NewProcessName", "NewValue", "NewValueType", "ObjectName", "ObjectValueName"),
@@ -61,8 +65,7 @@ def derive(fields: pl.DataFrame, logsource: LogSource) -> pl.DataFrame:
     if "Keywords" in fields.columns:
         fields = fields.with_columns(_keywords(fields["Keywords"]))
     if "Level" in fields.columns:
-        level = pl.col("Level")
-        fields = fields.with_columns(level.str.to_lowercase().replace_strict(LEVELS, default=level).alias("Level"))
+        fields = fields.with_columns(_levels(fields["Level"]))
     if logsource.service in UNNAMED_DATA_SERVICES:
         fields = _unnamed_data(fields)
     if logsource.service == "security" and logsource.category == "process_creation":
@@ -74,8 +77,24 @@ def derive(fields: pl.DataFrame, logsource: LogSource) -> pl.DataFrame:
 
 def _keywords(column: pl.Series) -> pl.Series:
     """Keywords as the event log writes them: 0x and lower-case hexadecimal of an unsigned 64-bit mask."""
-    known = {word: _mask(word) for word in column.unique().to_list() if word is not None}
-    return column.replace_strict(known, return_dtype=pl.String)
+    return _replaced(column, _mask)
+
+
+def _levels(column: pl.Series) -> pl.Series:
+    return _replaced(column, lambda word: LEVELS.get(word.lower(), word))
+
+
+def _replaced(column: pl.Series, change: Callable[[str], str]) -> pl.Series:
+    """A column of few distinct values, each of them changed; as it is where nothing changes."""
+    changes = {word: change(word) for word in column.unique().to_list() if word is not None}
+    if all(word == changed for word, changed in changes.items()):
+        return column
+    if len(changes) > FEW:
+        return column.replace_strict(changes, return_dtype=pl.String)
+    changed = column.clone()
+    for word, other in changes.items():
+        changed = changed.set(column == word, other)
+    return changed
 
 
 def _mask(word: str) -> str:

@@ -15,9 +15,11 @@ Attributes of XML appear as `#attributes` (evtx_dump), `@Name` (xmltodict) or pl
 from __future__ import annotations
 
 import re
+from collections.abc import Container
 from typing import Final
 
 from ingest.formats.columns import Json, as_text
+from ingest.formats.shapes import Alike
 
 SYSTEM_KEPT: Final = frozenset({"Channel", "EventID", "Provider_Name"})
 """System fields that stay, as `System.Channel` and so on, where UserData has a field of the same name."""
@@ -26,21 +28,31 @@ _EVENT_TYPE: Final = re.compile(r"^EventType: (\w{1,32})\r?$", re.MULTILINE)
 _ABSENT: Final[dict[str, Json]] = {}
 
 
-def is_flat(event: dict[str, Json]) -> bool:
-    """Whether the event is flat JSON as NXLog and OTRF write it."""
-    return "EventID" in event and ("Channel" in event or "SourceName" in event or "Provider_Name" in event)
+def is_flat(keys: Container[str]) -> bool:
+    """Whether an event with these keys is flat JSON as NXLog and OTRF write it."""
+    return "EventID" in keys and ("Channel" in keys or "SourceName" in keys or "Provider_Name" in keys)
 
 
-def flat_dataset(event: dict[str, Json]) -> str:
+def flat_dataset(keys: Container[str]) -> str:
     """Which flat writer it was."""
-    return "windows.nxlog" if "EventReceivedTime" in event or "SourceModuleType" in event else "windows.json"
+    return "windows.nxlog" if "EventReceivedTime" in keys or "SourceModuleType" in keys else "windows.json"
 
 
-def restore_event_type(event: dict[str, Json]) -> None:
+def restore_event_types(same: Alike) -> None:
     """Give Sysmon's EventType back where NXLog's own (INFO, its severity) took its place: the Message still has it."""
-    message = event.get("Message")
-    if isinstance(message, str) and (found := _EVENT_TYPE.search(message)) is not None:
-        event["EventType"] = found[1]
+    if "EventType" not in same.keys or "Message" not in same.keys:
+        return
+    for event in same.events:
+        if event["EventType"] == "INFO":
+            message = event["Message"]
+            # The literal first: most messages have none, and the expression tries every line of them.
+            if isinstance(message, str) and "EventType: " in message and (found := _EVENT_TYPE.search(message)):
+                event["EventType"] = found[1]
+
+
+def may_be_nested(keys: Container[str]) -> bool:
+    """Whether an event with these keys can be in one of the shapes with nested objects."""
+    return "winlog" in keys or "event_id" in keys or "Event" in keys or "System" in keys
 
 
 def nested_fields(event: dict[str, Json]) -> tuple[str, dict[str, Json]] | None:

@@ -18,7 +18,8 @@ import polars as pl
 
 from ingest.formats.columns import Json
 from ingest.formats.piece import Parsed
-from ingest.formats.windows_events import Buckets, pieces_of, put
+from ingest.formats.shapes import alike
+from ingest.formats.windows_events import WindowsEvents
 from ingest.formats.windows_json import SYSTEM_KEPT, unnamed_data
 
 _FORBIDDEN: Final = re.compile(
@@ -51,7 +52,7 @@ DATASET: Final = "windows.xml"
 
 def parse_xml(lines: pl.DataFrame) -> Parsed:
     """Windows events, and Sysmon for Linux, which writes the same XML."""
-    buckets: Buckets = {}
+    events: list[tuple[int, dict[str, Json]]] = []
     rejects: dict[int, str] = {}
     remarks: dict[int, str] = {}
     for row, payload in zip(lines["row"].to_list(), lines["payload"].to_list(), strict=True):
@@ -61,8 +62,11 @@ def parse_xml(lines: pl.DataFrame) -> Parsed:
             continue
         if remark is not None:
             remarks[row] = remark
-        put(buckets, row, DATASET, fields, fields.get("System.Provider_Name", fields.get("Provider_Name")))
-    return Parsed(pieces_of(buckets), rejects, remarks)
+        events.append((row, fields))
+    windows = WindowsEvents()
+    for same in alike(events):
+        windows.add(DATASET, same)
+    return Parsed(windows.pieces(), rejects, remarks)
 
 
 def event_fields(text: str) -> tuple[dict[str, Json] | None, str | None]:

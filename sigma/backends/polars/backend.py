@@ -47,9 +47,9 @@ class PolarsBackend(TextQueryBackend):
             return []
         if callback is not None:
             query = callback(rule, output_format, 0, rule.detection.parsed_condition[0], query)
-        queries = [] if query is None else [query]
+        queries = [] if query is None else [self.last_processing_pipeline.postprocess_query(rule, query)]
         rule.set_conversion_result(queries)
-        return queries
+        return queries if rule._output else []  # noqa: SLF001 - as pySigma: of a correlation's rules, unless it says so
 
     def _query(self, rule: SigmaRule, output_format: str | None) -> str:
         # `convert` has set it, a caller of convert_rule has not; pySigma annotates it without a value
@@ -60,7 +60,7 @@ class PolarsBackend(TextQueryBackend):
         try:
             expression = compile_detections(rule, {})
             code = render(expression)
-        except (CompileError, RenderError) as error:
+        except (CompileError, RenderError, RecursionError) as error:
             raise SigmaFeatureNotSupportedByBackendError(f"{rule.title}: {error}", source=rule.source) from error
         return _statement(code, needed_columns(expression)) if output_format == "filter" else code
 

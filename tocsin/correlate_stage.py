@@ -1,0 +1,284 @@
+"""Matches to alerts: the stage that has state.
+
+Each partition of `tocsin.matches` has a correlator of its own, since a hospital's matches lie in one partition and
+partitions come and go with the workers. A partition that comes is read back (`tocsin.correlation_state`); one that goes
+is forgotten.
+
+Order: alerts and firings are durable before the position of the matches behind them is committed. What fired twice, on
+either side of a crash, has one id.
+
+Idle hospitals. A hospital's event time is moved by its matches; where none comes, "A and not B" and the last burst of a
+night would wait for ever. So time goes on by the clock, from the hospital's newest event, as far as is known that
+nothing is still on its way: up to the last moment of which everything received has been matched and read here.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+import polars as pl
+import structlog
+
+from detections.correlate import alert_of_correlation, correlate
+from detections.correlation import Correlation
+from detections.correlation_evidence import EvidenceMemory
+from detections.correlation_set import CorrelationSet
+from detections.correlator import DEFAULT_MAX_GROUPS, Correlator, Counters
+from detections.match import MATCH_SCHEMA
+from ingest.bus import TOPIC_ALERTS, TOPIC_FIRINGS, TOPIC_MATCHES, TOPIC_RAW, Bus, Message, Partition, Record
+from ingest.ipc import FrameDecodeError, decode_frame
+from storage.alert_codec import encode_alert
+from tocsin.correlation_state import Pace, faster, paces_of, read_back, rebuild
+from tocsin.stages import DETECT_GROUP, PUBLISHED, RECORDS_A_STEP, next_offsets, quarantined
+from tocsin.tally import Flow, Tally
+
+log = structlog.get_logger()
+
+CORRELATE_GROUP: Final = "tocsin-correlate"
+
+REPORT: Final = timedelta(seconds=60)
+"""How often what was not correlated is said, once for each hospital or rule."""
+
+
+_BY_TENANT: Final = frozenset({"late", "future"})
+
+_REPORTED: Final[Mapping[str, Flow]] = {
+    "late": Flow.LATE,
+    "missing_group_field": Flow.UNCORRELATED,
+    "bad_values": Flow.UNCORRELATED,
+    "capped_events": Flow.FORGOTTEN,
+    "evicted_groups": Flow.FORGOTTEN,
+}
+"""Counter of the engine -> where it is counted here."""
+
+_SAID: Final[Mapping[str, str]] = {
+    "late": "matches came too late to be correlated",
+    "missing_group_field": "matches lack the field to group by: not correlated",
+    "bad_values": "matches lack the number to count: not counted",
+    "capped_events": "a correlation's window held too many events: the oldest were forgotten",
+    "evicted_groups": "a correlation has too many groups: the least recent were forgotten",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Correlating:
+    """How to correlate.
+
+    Attributes:
+        rules: The correlations, and the rules that they silence.
+        lateness: How much older than the hospital's newest event an event may be when it comes.
+        max_groups: Bound of the groups held, of all partitions together.
+        idle: How often the clock moves the hospitals from which no match comes.
+    """
+
+    rules: CorrelationSet = field(default_factory=CorrelationSet)
+    lateness: timedelta = timedelta(seconds=5)
+    max_groups: int = DEFAULT_MAX_GROUPS
+    idle: timedelta = timedelta(seconds=2)
+
+
+@dataclass(slots=True)
+class _Share:
+    """What is known of one partition."""
+
+    correlator: Correlator
+    paces: dict[str, Pace]
+    told: Counters
+
+
+@dataclass(slots=True)
+class _Asked:
+    """A moment, and what the bus held of raw lines then."""
+
+    at: datetime
+    ends: Mapping[Partition, int]
+
+
+def now_utc() -> datetime:
+    """The clock of the machine."""
+    return datetime.now(UTC)
+
+
+class CorrelateStage:
+    """Matches to alerts. Without correlations it has no state.
+
+    Args:
+        bus: Where matches come from and alerts go.
+        tally: Counts what passes.
+        how: Correlations and bounds.
+        clock: The time; it moves idle hospitals, and dates what is published.
+    """
+
+    name = "correlate"
+
+    def __init__(
+        self, bus: Bus, tally: Tally, how: Correlating | None = None, clock: Callable[[], datetime] = now_utc
+    ) -> None:
+        self._bus = bus
+        self._tally = tally
+        self._how = how or Correlating()
+        self._clock = clock
+        self._rules = self._how.rules
+        self._needed = sorted(self._rules.needed)
+        self._titles = {rule.id: rule.title for rule in self._rules.rules}
+        self._memory = EvidenceMemory(self._rules.needed)
+        self._shares: dict[Partition, _Share] = {}
+        self._gained: dict[Partition, int] = {}
+        self._asked: _Asked | None = None
+        self._checked = self._reported = clock()
+        # Asked before the subscription, which may ask `_gain` at once
+        self._partitions = max(1, len(bus.ends([TOPIC_MATCHES]))) if self._rules.rules else 1
+        self._subscription = bus.subscribe(CORRELATE_GROUP, [TOPIC_MATCHES], self._gain if self._rules.rules else None)
+
+    def step(self, timeout: float) -> int:
+        """Read matches, publish what follows from them, commit; let time go on where no match comes."""
+        records = self._subscription.poll(timeout, RECORDS_A_STEP)
+        self._follow_assignment()
+        if self._rules.rules:  # what came from a partition that has left is the next owner's
+            records = [record for record in records if record.place in self._shares]
+        messages, fired = self._take(records)
+        if records or fired:
+            self._publish(messages, fired)
+        if records:
+            self._subscription.commit(next_offsets(records))
+        if self._rules.rules and self._clock() - self._checked >= self._how.idle:
+            self._checked = self._clock()
+            self._let_time_pass()
+        if self._clock() - self._reported >= REPORT:
+            self._report()
+        return len(records)
+
+    def _gain(self, partition: Partition) -> int | None:
+        """A partition comes: note from where on it is read, and so up to where it must be read back."""
+        position = self._bus.committed(CORRELATE_GROUP, [TOPIC_MATCHES]).get(partition)
+        self._gained[partition] = position or 0
+        return position
+
+    def _follow_assignment(self) -> None:
+        """Forget the partitions that left, and read back those that came."""
+        if not self._rules.rules:
+            return
+        mine = self._subscription.partitions()
+        for partition in self._shares.keys() - mine | self._shares.keys() & self._gained.keys():
+            self._report()
+            del self._shares[partition]
+        for partition in sorted(mine & self._gained.keys(), key=lambda place: place.partition):
+            self._shares[partition] = self._share(partition, self._gained.pop(partition))
+
+    def _share(self, partition: Partition, position: int) -> _Share:
+        correlator = Correlator(
+            self._rules.rules,
+            lateness=self._how.lateness,
+            max_groups=max(1, self._how.max_groups // self._partitions),
+        )
+        reach = self._how.lateness + correlator.lookback
+        found = read_back(self._bus, partition, position, self._rules.rules, self._needed, reach)
+        for matches in found.matches:
+            self._memory.add(matches)
+        rebuild(correlator, found)
+        if found.records:
+            matches_read = sum(matches.height for matches in found.matches)
+            log.info(
+                "correlations read back",
+                partition=partition.partition,
+                records=found.records,
+                matches=matches_read,
+                firings=len(found.firings),
+                groups=correlator.counters.groups,
+            )
+        return _Share(correlator, found.paces, correlator.counters)
+
+    def _take(self, records: Sequence[Record]) -> tuple[list[Message], list[Correlation]]:
+        """Records to the messages of what cannot be read and of plain alerts, and to the correlations that fired."""
+        messages: list[Message] = []
+        frames: dict[Partition, list[pl.DataFrame]] = {}
+        for record in records:
+            try:
+                frames.setdefault(record.place, []).append(decode_frame(record.value, MATCH_SCHEMA))
+            except FrameDecodeError as error:
+                self._tally.add(Flow.QUARANTINED, 1)
+                messages.append(quarantined(record, str(error)))
+        fired: list[Correlation] = []
+        for partition, parts in frames.items():
+            matches = pl.concat(parts)
+            alerts = list(correlate(matches, self._rules.silenced))
+            self._tally.add(Flow.ALERTS, len(alerts))
+            self._tally.add(Flow.SILENCED, matches.height - len(alerts))
+            messages += [Message(TOPIC_ALERTS, alert.tenant, encode_alert(alert)) for alert in alerts]
+            if partition in self._shares:
+                fired += self._feed(self._shares[partition], matches.filter(pl.col("rule_id").is_in(self._needed)))
+        return messages, fired
+
+    def _feed(self, share: _Share, matches: pl.DataFrame) -> list[Correlation]:
+        if matches.is_empty():
+            return []
+        self._memory.add(matches)
+        for tenant, pace in paces_of(matches).items():
+            share.paces[tenant] = faster(share.paces.get(tenant), pace)
+        return share.correlator.feed(matches)
+
+    def _publish(self, messages: Sequence[Message], fired: Sequence[Correlation]) -> None:
+        self._memory.add_firings(fired)
+        headers = {PUBLISHED: self._clock().isoformat()}
+        answers = [*messages]
+        heard = 0
+        for correlation, evidence in zip(fired, self._memory.of(fired), strict=True):
+            alert = alert_of_correlation(correlation, evidence)
+            value = encode_alert(alert)
+            answers.append(Message(TOPIC_FIRINGS, alert.tenant, value, headers))
+            if alert.rule_id not in self._rules.silenced:
+                answers.append(Message(TOPIC_ALERTS, alert.tenant, value))
+                heard += 1
+        self._bus.publish(answers)
+        self._tally.add(Flow.ALERTS, heard)
+        self._tally.add(Flow.CORRELATIONS, heard)
+
+    def _let_time_pass(self) -> None:
+        """Move each hospital's event time on, as far as all that was received by then has been matched and read."""
+        if self._asked is None:
+            self._asked = _Asked(self._clock(), self._bus.ends([TOPIC_RAW]))
+        matched = self._bus.committed(DETECT_GROUP, [TOPIC_RAW])
+        if any(matched.get(partition, 0) < end for partition, end in self._asked.ends.items()):
+            return
+        if self._subscription.lag():
+            return
+        horizon, self._asked = self._asked.at, None
+        fired = [
+            correlation
+            for share in self._shares.values()
+            for tenant, pace in share.paces.items()
+            for correlation in share.correlator.advance(tenant, pace.at(horizon))
+        ]
+        if fired:
+            self._publish([], fired)
+        self._tally.settle(horizon)
+
+    def _report(self) -> None:
+        """Count and say what was not correlated since the last time: never in silence, and not for each match."""
+        self._reported = self._clock()
+        for share in self._shares.values():
+            now, before = share.correlator.counters, share.told
+            share.told = now
+            for kind, flow in _REPORTED.items():
+                more = Counter(getattr(now, kind))
+                more.subtract(getattr(before, kind))
+                for who, count in more.items():
+                    if count > 0:
+                        log.warning(_SAID[kind], count=count, **self._named(kind, who))
+                        self._tally.add(flow, count)
+
+    def _named(self, kind: str, who: str) -> dict[str, str]:
+        return {"tenant": who} if kind in _BY_TENANT else {"rule": self._titles.get(who, who), "rule_id": who}
+
+    def lag(self) -> int:
+        """Records waiting on `tocsin.matches`."""
+        return self._subscription.lag()
+
+    def close(self) -> None:
+        """Leave the group."""
+        self._report()
+        self._subscription.close()
