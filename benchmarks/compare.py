@@ -26,7 +26,6 @@ class Difference:
 
     Attributes:
         rule: Its id.
-        title: Its title, if it is known.
         only: Which engine has them.
         count: How many.
         line: The first of them.
@@ -34,7 +33,6 @@ class Difference:
     """
 
     rule: str
-    title: str
     only: str
     count: int
     line: int
@@ -56,15 +54,12 @@ class Comparison:
         return self.tocsin == self.rsigma == self.both
 
 
-def compared(
-    tocsin: AbstractSet[Match], rsigma: AbstractSet[Match], titles: Mapping[str, str], reasons: Mapping[Match, str]
-) -> Comparison:
+def compared(tocsin: AbstractSet[Match], rsigma: AbstractSet[Match], reasons: Mapping[Match, str]) -> Comparison:
     """The comparison of two sets.
 
     Args:
         tocsin: What Tocsin found.
         rsigma: What RSigma found.
-        titles: Rule id -> title.
         reasons: Match that only one has -> why.
     """
     differences: list[Difference] = []
@@ -72,7 +67,7 @@ def compared(
         grouped = Counter((match.rule, reasons.get(match, "not explained")) for match in matches)
         for (rule, reason), count in sorted(grouped.items(), key=lambda item: (-item[1], item[0])):
             line = min(m.line for m in matches if m.rule == rule and reasons.get(m, "not explained") == reason)
-            differences.append(Difference(rule, titles.get(rule, ""), only, count, line, reason))
+            differences.append(Difference(rule, only, count, line, reason))
     return Comparison(len(tocsin), len(rsigma), len(tocsin & rsigma), tuple(differences))
 
 

@@ -121,8 +121,7 @@ def compare_lane(lane: Lane, program: Path) -> Json:
 def _compared(lane: Lane, program: Path, ours: Path, theirs: Path) -> Comparison:
     rules = rules_by_id(lane.rules)
     tocsin, found = hunt.read_matches(ours), set(rsigma.read_matches(theirs, lane.path))
-    titles = {identity: rule.title for identity, rule in rules.items()}
-    return compared(tocsin.keys(), found, titles, reasons(program, lane, rules, tocsin, found))
+    return compared(tocsin.keys(), found, reasons(program, lane, rules, tocsin, found))
 
 
 def _as_json(comparison: Comparison) -> Json:

@@ -13,7 +13,7 @@ import orjson
 
 from benchmarks.compare import Match
 
-MATCHES: Final = re.compile(r"^([\d,]+) match(?:es)?\b", re.MULTILINE)
+MATCHES: Final = re.compile(r"^([\d,]+) match(?:es)? in \b", re.MULTILINE)
 
 
 def command(rules: Path, events: Sequence[Path]) -> list[str]:

@@ -14,7 +14,7 @@ Row = dict[str, Any]  # what JSON gives back
 INTRODUCTION: Final = """\
 # Benchmarks
 
-Made by `make bench`; the figures behind it are in `benchmarks/results/`. Both engines read the same plain NDJSON file
+Made by `make bench`; the figures behind it are in `benchmarks/figures/`. Both engines read the same plain NDJSON file
 with the same rules, on one core (`taskset -c 0`) and one thread, and write a line a match, which is thrown away. Rates
 are made of CPU seconds (user and system) of the best run; *net* takes off the CPU of the same command over no events,
 which is starting and loading the rules. Reading and parsing is in every figure unless a table says that it is not.
@@ -22,11 +22,11 @@ which is starting and loading the rules. Reading and parsing is in every figure 
 RSigma runs as `rsigma engine eval`, which is single-threaded and reads NDJSON. It is given the options that are
 fastest and nearest to Sigma's meaning: `--logsource-routing`, which skips rules that contradict what an event says of
 its log source; on Sysmon events that do not say it, RSigma's own `sysmon` pipeline or a log source given for the
-file; on correlations `--suppress`, since Tocsin is silent for a window after a group fired, too. Its `--bloom-
-prefilter` gains nothing here. An event that does not say its service meets rules of every service in RSigma; in
-Tocsin it meets those of its own. Matches are compared one by one, on the lane unrepeated, and what only one engine
-has is checked, not guessed: where Tocsin alone matches, RSigma is run again on the event with the field names and the
-log source that Tocsin reads from it.
+file; on correlations `--suppress`, since Tocsin is silent for a window after a group fired, too. Its
+`--bloom-prefilter` gained nothing on the generated lanes. An event that does not say its service meets rules of every
+service in RSigma; in Tocsin it meets those of its own. Matches are compared one by one, on the lane unrepeated, and
+what only one engine has is checked, not guessed: where Tocsin alone matches, RSigma is run again on the event with the
+field names and the log source that Tocsin reads from it.
 """
 
 ORDER: Final = ("lane", "steps", "loading", "rules", "events", "batches", "groups", "methods")
@@ -155,8 +155,8 @@ def _comparison(comparison: Row | None) -> str:
     ]
     rows.sort(key=lambda row: (str(row[0]), -int(str(row[1]))))
     by_rule = table(
-        ["rule", "title", "only", "matches", "first line", "why"],
-        _picked(comparison["differences"], ("rule", "title", "only", "count", "line", "reason")),
+        ["rule", "only", "matches", "first line", "why"],
+        _picked(comparison["differences"], ("rule", "only", "count", "line", "reason")),
     )
     folded = f"<details><summary>Rule by rule</summary>\n\n{by_rule}\n</details>\n"
     return "\n".join([agreed, table(heads, rows), folded])

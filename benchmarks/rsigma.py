@@ -3,7 +3,8 @@
 `rsigma engine eval` reads NDJSON and prints a line a match, on one thread. It reads the log source of an event from its
 fields `product`, `category` and `service` when asked to (`--logsource-routing`), and skips rules that contradict it; an
 event that does not say meets every rule. That is both its fastest mode and the nearest to Sigma's meaning. Its other
-accelerator, `--bloom-prefilter`, gained nothing on any lane here; the cross-rule automaton is not in a plain build.
+accelerator, `--bloom-prefilter`, gained nothing on the generated lanes here; the cross-rule automaton is not in a plain
+build.
 """
 
 from __future__ import annotations

@@ -49,7 +49,7 @@ class Scale:
 
 FULL = Scale(
     runs=3,
-    times=10,
+    times=50,
     limit=None,
     rules=None,
     rule_sizes=(100, 1_000, 3_500, 10_000),
@@ -58,6 +58,8 @@ FULL = Scale(
     groups=((1_000, 1_000_000), (100_000, 1_000_000), (1_000_000, 2_000_000), (2_000_000, 2_000_000)),
     few=10_000,
 )
+FEWER_TIMES = {"correlation": 10, "correlation_timed": 10, "process_creation": 10}
+"""Lanes that are repeated less: what RSigma spends on a correlation grows with the events of its window."""
 LONGEST = 100_000_000
 PART = 60_000
 """Events of the OTRF archives that are enough to see where the time goes."""
@@ -85,7 +87,8 @@ class Bench:
 
     def lane(self, name: str, times: int | None = None, limit: int | None = None) -> Lane:
         """A lane at this scale, or with other repeats or fewer events."""
-        made = make_lane(name, times or self.scale.times, self.scale.limit or limit)
+        usual = min(self.scale.times, FEWER_TIMES.get(name, self.scale.times))
+        made = make_lane(name, times or usual, self.scale.limit or limit)
         if self.scale.rules is not None and made.rules == SIGMAHQ:
             return dataclasses.replace(made, rules=rule_pack(self.scale.rules))
         return made
@@ -114,7 +117,7 @@ class Bench:
     def rules(self) -> None:
         """More rules."""
         for name in ("structured_windows", "process_creation"):
-            lane = self.lane(name, times=self.scale.times if name == "structured_windows" else 1)
+            lane = self.lane(name, times=min(self.scale.times, 10) if name == "structured_windows" else 1)
             save(self.results, name, "rules", growth.grow_rules(lane, self.scale.rule_sizes, self.program, 1))
 
     def events(self) -> None:
@@ -160,7 +163,7 @@ def arguments(given: Sequence[str]) -> argparse.Namespace:
     options.add_argument("--quick", action="store_true", help="a few events and rules: does it work at all?")
     options.add_argument("--long", action="store_true", help=f"{LONGEST:,} events as well: takes an hour or more")
     options.add_argument("--report-only", action="store_true", help="write the report of the results that are there")
-    options.add_argument("--results", type=Path, help="folder of the results (benchmarks/results)")
+    options.add_argument("--results", type=Path, help="folder of the results (benchmarks/figures)")
     options.add_argument("--report", type=Path, help="the report (benchmarks/REPORT.md)")
     return options.parse_args(given)
 
@@ -178,7 +181,7 @@ def scale_of(chosen: argparse.Namespace) -> Scale:
 def main(given: Sequence[str]) -> int:
     chosen = arguments(given)
     home = SCRATCH / "quick" if chosen.quick else REPOSITORY / "benchmarks"
-    results = chosen.results or home / "results"
+    results = chosen.results or home / "figures"
     path = chosen.report or home / "REPORT.md"
     if not chosen.report_only:
         _measure(chosen, results)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -11,10 +11,11 @@ from sigma.processing.pipeline import ProcessingPipeline
 from detections.compile import CompiledRule, Placeholders
 from detections.correlation_resolve import runnable, silenced_by
 from detections.correlation_rule import CorrelationRule
+from detections.doubts import doubts_of_correlation, doubts_of_files, doubts_of_filter, doubts_of_rule
 from detections.load import load_rules
 from detections.plan import Plan
 from detections.reach import Unreached, unreached
-from detections.rule import Refusal, Remark, Rule
+from detections.rule import Refusal, Remark, Rule, RulePack
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +70,11 @@ class CheckReport:
     def unreachable(self) -> int:
         """How many rules run on what no format gives."""
         return sum(len(group.rules) for group in self.unreached)
+
+    @property
+    def empty(self) -> bool:
+        """Whether nothing was found to be checked."""
+        return not (self.running or self.refused or self.unsupported or self.correlations or self.filters)
 
     @property
     def ok(self) -> bool:
@@ -130,5 +136,17 @@ def check_rules(
         filters=len(pack.filters),
         filtered=sum(bool(rule.filters) for rule in pack.rules),
         silenced=tuple(Silenced(by_id[own], titles) for own, titles in silenced_by(pack).items()),
-        remarks=pack.remarks,
+        remarks=(*pack.remarks, *_doubts(pack, plan)),
     )
+
+
+def _doubts(pack: RulePack, plan: Plan) -> Iterator[Remark]:
+    """What of a pack its authors most likely did not mean."""
+    compiled = {item.rule.id: item for item in plan.rules}
+    yield from doubts_of_files(dict.fromkeys(rule.path for rule in pack.rules))
+    for rule in pack.rules:
+        yield from doubts_of_rule(rule, compiled.get(rule.id))
+    for item in pack.filters:
+        yield from doubts_of_filter(item)
+    for correlation in pack.correlations:
+        yield from doubts_of_correlation(correlation)

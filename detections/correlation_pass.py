@@ -14,6 +14,7 @@ from typing import Final
 import polars as pl
 
 from detections.correlation import Correlation
+from detections.correlation_gaps import Gap, gaps_of
 from detections.correlation_rule import CorrelationRule
 from detections.correlator import Correlator, Counters
 
@@ -32,19 +33,33 @@ class CorrelationPass:
     """
 
     def __init__(self, rules: Sequence[CorrelationRule], needed: Sequence[str]) -> None:
+        self._rules = rules
         self._correlator = Correlator(rules, lateness=timedelta())
         self._needed = sorted(needed)
         self._frames: list[pl.DataFrame] = []
+        self._gaps: list[Gap] = []
+        self._timeless = 0
 
     @property
     def counters(self) -> Counters:
         """What was not correlated, after `fired`."""
         return self._correlator.counters
 
+    @property
+    def gaps(self) -> list[Gap]:
+        """Which fields were wanting where something was not correlated, worst first, after `fired`."""
+        return self._gaps
+
+    @property
+    def timeless(self) -> int:
+        """Matches taken whose events have no time of their own, but that of their receipt."""
+        return self._timeless
+
     def add(self, matches: pl.DataFrame) -> None:
         """Put matches aside: `MATCH_SCHEMA`, and `source` where there is one."""
         looked_at = matches.filter(pl.col("rule_id").is_in(self._needed))
         if looked_at.height:
+            self._timeless += int((looked_at["timestamp"] == looked_at["received"]).sum())
             tenant = pl.col("tenant").fill_null("")  # files say of no event whose it is
             self._frames.append(looked_at.with_columns(tenant, pl.lit(None, pl.String).alias("original")))
 
@@ -59,6 +74,7 @@ class CorrelationPass:
         for part in in_time.iter_slices(SLICE):
             fired += self._correlator.feed(part)
         fired += self._correlator.end()
+        self._gaps = gaps_of(self._rules, self.counters, matches, fired)
         last: dict[str, str] = {}
         for correlation in fired:  # one that rests on others comes after them
             last[correlation.id] = last.get(correlation.event_ids[-1], correlation.event_ids[-1])

@@ -74,6 +74,7 @@ class Evidence:
             for place, value in zip(held, values, strict=True):
                 found[place][field] = value
         if self._keywords:
+            columns.expect_keywords(places)  # of a line of unknown source, a rule may have been tried on less
             words: dict[int, list[str]] = {}
             for text, test in self._keywords:
                 for place in test.run(places, columns.lists(test.columns)):

@@ -13,8 +13,9 @@ For each frame:
 5. where a row test cannot decide (regexes, networks, numbers), the plain engine decides, on the rows that are left.
 
 Rules without a clause are tried on every row (only exceptions) or go to the plain engine whole (only a regex). The
-result is that of the plain engine for every frame, whatever the sample was: a needle that is badly chosen costs time
-only. When more candidates come than were expected, clauses are chosen anew from what comes now.
+plain engine also takes what overwhelms this one: lines that hold the needles of many rules. The result is that of the
+plain engine for every frame, whatever the sample was: a needle that is badly chosen costs time only. When more
+candidates come than were expected, clauses are chosen anew from what comes now.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from detections.evidence import Evidence
 from detections.fast_columns import RowColumns
 from detections.fast_index import Index, build_index
 from detections.masks import SEPARATOR, atom_masks, keyword_columns, resolve_fields, text_column
-from detections.plain import CHUNK_ROWS, HITS_SCHEMA, Candidates
+from detections.plain import CHUNK_ROWS, HITS_SCHEMA, SCOPES_KEPT, Candidates
 from detections.row_tests import KEYWORDS, RowTest, row_test
 from detections.verdict import combine
 from ingest.envelope import EventFrame
@@ -39,6 +40,12 @@ from ingest.logsource import LogSource
 
 JOINED_ROWS: Final = 2048
 """Rows below which a scan's own price, times the columns, is more than that of putting them together."""
+
+MOST_CANDIDATES: Final = 64
+"""Rules a row, of rows of `ORDINARY_BYTES`, beyond which a part of a frame is left to the plain engine."""
+
+ORDINARY_BYTES: Final = 4096
+FEW_CANDIDATES: Final = 2048
 
 CHUNK_BYTES: Final = 1 << 30
 """Bytes of a frame scanned at once: a buffer's places must fit 32 bits."""
@@ -85,7 +92,7 @@ class FastEngine:
         if not index.fields and not index.everywhere:
             return
         for start, events in _chunks(frame.events):
-            yield self._chunk_hits(index, events, start, unknown=frame.logsource.unknown)
+            yield from self._chunk_hits(index, EventFrame(frame.logsource, events), start)
 
     def _index(self, frame: EventFrame) -> Index:
         """The index of a log source, made or made anew from this frame where that is due."""
@@ -96,20 +103,30 @@ class FastEngine:
             now = self._indexes.get(frame.logsource)
             if now is None or now is index:
                 now = build_index(self._rules, self._met(frame.logsource), frame, index)
+                self._indexes.pop(frame.logsource, None)
+                if len(self._indexes) >= SCOPES_KEPT:
+                    del self._indexes[next(iter(self._indexes))]
                 self._indexes[frame.logsource] = now
         return now
 
-    def _chunk_hits(self, index: Index, events: pl.DataFrame, start: int, *, unknown: bool) -> pl.DataFrame:
+    def _chunk_hits(self, index: Index, chunk: EventFrame, start: int) -> Iterator[pl.DataFrame]:
+        """What is true in a part of a frame that begins at row `start`."""
+        events, unknown = chunk.events, chunk.logsource.unknown
         names = resolve_fields(events.columns)
         rows_of = _candidate_rows(index, events, names)
-        index.count(events.height, sum(map(len, rows_of.values())))
+        candidates = sum(map(len, rows_of.values()))
+        index.count(events.height, candidates)
         hits = _Hits()
-        self._try(index, rows_of, RowColumns(events, names, rows_of.values()), hits, unknown=unknown)
+        if _overwhelming(candidates, events):
+            for part in index.indexed.hits(chunk):
+                yield part.with_columns(pl.col("row") + start)
+        else:
+            self._try(index, rows_of, RowColumns(events, names, rows_of.values()), hits, unknown=unknown)
         if index.everywhere:
             all_rows = range(events.height)
             everywhere: dict[int, Sequence[int]] = dict.fromkeys(index.everywhere, all_rows)
             self._try(index, everywhere, RowColumns(events, names), hits, unknown=unknown)
-        return hits.frame(start)
+        yield hits.frame(start)
 
     def _try(
         self, index: Index, rows_of: Mapping[int, Sequence[int]], columns: RowColumns, hits: _Hits, *, unknown: bool
@@ -148,6 +165,15 @@ def _chunks(events: pl.DataFrame) -> Iterator[tuple[int, pl.DataFrame]]:
     rows = max(1, min(CHUNK_ROWS, CHUNK_BYTES // size))
     for start in range(0, events.height, rows):
         yield start, events.slice(start, rows)
+
+
+def _overwhelming(candidates: int, events: pl.DataFrame) -> bool:
+    """Whether so many rules are left for so many rows that columns are the cheaper way.
+
+    Rules are public: a sender can write every needle into every line.
+    """
+    weight = max(1.0, events.estimated_size() / events.height / ORDINARY_BYTES)
+    return candidates > FEW_CANDIDATES and candidates * weight > MOST_CANDIDATES * events.height
 
 
 def _candidate_rows(index: Index, events: pl.DataFrame, names: Mapping[str, str]) -> dict[int, list[int]]:

@@ -39,10 +39,14 @@ class RowColumns:
         self.events = events
         self._lists: dict[Column, Values] = {}
         self._worded: set[int] = set()
+        self._texts: dict[bool, list[str]] = {}
 
     def expect_keywords(self, places: Iterable[int]) -> None:
-        """Keywords will be asked of these places and no others: the text of a whole event is long."""
-        self._worded.update(places)
+        """Keywords will be asked of these places too: the text of a whole event is long, and is made for them only."""
+        new = set(places) - self._worded
+        self._worded |= new
+        for cased, values in self._texts.items():
+            self._fill(values, new, cased=cased)
 
     def places(self, rows: Sequence[int]) -> Sequence[int]:
         """Rows of the frame as places in the lists."""
@@ -94,11 +98,16 @@ class RowColumns:
         return [NOTHING if value is None else value for value in values] if text.null_count() else values
 
     def _words(self, *, cased: bool) -> Values:
-        """The text of all fields, for the places where it will be asked for."""
-        places = sorted(self._worded)
+        """The text of all fields, for the places of which it is asked."""
+        values = self._texts[cased] = [NOTHING] * self.events.height
+        self._fill(values, self._worded, cased=cased)
+        return values
+
+    def _fill(self, values: list[str], wanted: set[int], *, cased: bool) -> None:
+        if not wanted:
+            return
+        places = sorted(wanted)
         names = keyword_columns(self.events.columns)
         text = self.events[places].select(pl.concat_str(names, separator=SEPARATOR, ignore_nulls=True)).to_series()
-        values = [NOTHING] * self.events.height
         for place, value in zip(places, (text if cased else lower_column(text)).to_list(), strict=True):
             values[place] = value
-        return values

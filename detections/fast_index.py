@@ -54,6 +54,7 @@ class Index:
         expressions: Rule -> what of it is to be decided.
         everywhere: Rules without a clause that row tests decide: they are tried on every row.
         rest: Decides the other rules without a clause; None if there are none.
+        indexed: Decides the rules that have one, where needles are no help.
         expected: Candidate rules a row, by the sample.
         review: Rows after which `expected` is held against what came.
     """
@@ -62,6 +63,7 @@ class Index:
     expressions: Mapping[int, Expression]
     everywhere: tuple[int, ...]
     rest: PlainEngine | None
+    indexed: PlainEngine
     expected: float
     review: int = FIRST_REVIEW
     _rows: int = field(default=0, init=False)
@@ -74,9 +76,10 @@ class Index:
 
     def misjudged(self) -> bool:
         """Whether many more candidates came than the sample made expect."""
-        if self._rows < self.review:
+        rows, candidates = self._rows, self._candidates  # once: other threads count on
+        if rows < self.review:
             return False
-        if self._candidates / self._rows > TOLERANCE * (self.expected + 1):
+        if candidates / rows > TOLERANCE * (self.expected + 1):
             return True
         self._rows = self._candidates = 0
         self.review *= 4
@@ -94,7 +97,7 @@ def build_index(
         frame: What comes from there.
         before: The index that it replaces.
     """
-    sample = _Sample(frame.events)
+    sample = _Sample(frame.events, FIRST_REVIEW if before is None else before.review)
     clauses: dict[int, tuple[Needle, ...]] = {}
     everywhere: list[int] = []
     rest: list[tuple[int, Expression]] = []
@@ -109,11 +112,13 @@ def build_index(
         else:
             rest.append((rule, expression))
     left = tuple(rest)
+    indexed = tuple((rule, expression) for rule, expression in candidates if rule in clauses)
     return Index(
         fields=_fields(clauses),
         expressions=dict(candidates),
         everywhere=tuple(everywhere),
         rest=PlainEngine(rules, lambda _: left) if left else None,
+        indexed=PlainEngine(rules, lambda _: indexed),
         expected=expected,
         review=FIRST_REVIEW if before is None else before.review * 4,
     )
@@ -138,7 +143,8 @@ def _fields(clauses: Mapping[int, Sequence[Needle]]) -> tuple[IndexedField, ...]
 class _Sample:
     """How often needles occur in some rows of a frame."""
 
-    def __init__(self, events: pl.DataFrame) -> None:
+    def __init__(self, events: pl.DataFrame, seed: int) -> None:
+        self._seed = seed
         self._events = events.gather_every(max(1, events.height // SAMPLE_ROWS)).head(SAMPLE_ROWS)
         self._names = resolve_fields(events.columns)
         self._texts: dict[str | None, str | None] = {}
@@ -167,6 +173,18 @@ class _Sample:
             if column is None:
                 return None
             values = text_column(self._events, column).drop_nulls()
-        share = max(256, SAMPLE_CHARACTERS // max(1, len(values)))
-        parts = lower_column(values.str.slice(0, share)).to_list()
-        return EDGE + EDGE.join(parts) + EDGE
+        share = max(64, SAMPLE_CHARACTERS // max(1, 3 * len(values)))
+        return EDGE + EDGE.join(lower_column(_shortened(values, share, self._seed)).to_list()) + EDGE
+
+
+def _shortened(values: pl.Series, share: int, seed: int) -> pl.Series:
+    """Long values as three pieces: how they begin, how they end, and one from anywhere between, elsewhere in each."""
+    length = pl.col("value").str.len_chars().cast(pl.Int64)
+    room = (length - 2 * share).clip(1)
+    anywhere = share + (pl.int_range(pl.len()) * 7919 + seed) % room
+    value = pl.col("value").str
+    pieces = pl.concat_str(
+        [value.slice(0, share), pl.lit("\x01"), value.slice(anywhere, share), pl.lit("\x01"), value.tail(share)]
+    )
+    frame = pl.DataFrame({"value": values})
+    return frame.select(pl.when(length <= 3 * share).then(pl.col("value")).otherwise(pieces)).to_series()

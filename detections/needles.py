@@ -27,6 +27,12 @@ s, which meets `s` in a regex that does not mind case (Unicode CaseFolding)."""
 LONGEST: Final = 24
 """Characters of a needle: a longer one is no rarer, and dearer to compile."""
 
+LONGEST_BEYOND_ASCII: Final = 4
+"""Characters of a needle with letters beyond ASCII: each has two spellings, and a hundred such cost a second."""
+
+ENOUGH_ASCII: Final = 4
+"""Characters of ASCII in a text that are needle enough."""
+
 EDGE: Final = "\x00"
 """Stands before and after every value where needles are sought: what begins or ends with it is anchored."""
 
@@ -101,9 +107,16 @@ def clauses_of(atom: Atom) -> Iterator[Needle]:
 
 def _trimmed(text: str) -> str:
     """A part of a text that is not too long, at its anchored end if it has one."""
-    if len(text) <= LONGEST:
+    longest = LONGEST
+    if not text.isascii():
+        run = max(re.findall(r"[\x00-\x7f]+", text), key=len, default="")
+        if len(run.strip(EDGE)) >= ENOUGH_ASCII:
+            text = run
+        else:
+            longest = LONGEST_BEYOND_ASCII
+    if len(text) <= longest:
         return text
-    return text[-LONGEST:] if text.endswith(EDGE) and not text.startswith(EDGE) else text[:LONGEST]
+    return text[-longest:] if text.endswith(EDGE) and not text.startswith(EDGE) else text[:longest]
 
 
 def wildcard_texts(pattern: str) -> list[str]:

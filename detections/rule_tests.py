@@ -11,14 +11,18 @@ An `event` is a map of Sigma fields; a `line` (or `lines`, where an event takes 
 All of them go through the same `Plan` as production, so that what a test shows is what production does. A case with
 `events`, one after another, is of the correlations of the file (`detections.correlation_tests`). Where a file holds
 several rules, `rule` in a case of an event names the one that it is about.
+
+That nothing matches shows nothing where nothing could: a `no_match` case fails whose line no format understands, and so
+do all of a file if the rule sees the log source of none of them.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Final, Literal
 
@@ -26,6 +30,7 @@ import orjson
 import polars as pl
 from sigma.processing.pipeline import ProcessingPipeline
 
+from detections.atoms import atoms_of
 from detections.compile import Placeholders
 from detections.correlation_rule import CorrelationRule
 from detections.correlation_tests import (
@@ -42,7 +47,7 @@ from detections.load import load_rules
 from detections.plan import Plan
 from detections.rule import Rule, RulePack
 from ingest.envelope import DATASET, ENVELOPE, EVENT_ID, ORIGINAL, RECEIVED, TENANT, TIMESTAMP, EventFrame
-from ingest.logsource import LogSource
+from ingest.logsource import UNKNOWN, LogSource
 from ingest.parse import parse
 from ingest.rawbatch import RAW_SCHEMA
 
@@ -137,14 +142,39 @@ def _run(rule: Rule, plan: Plan) -> Iterator[RuleTestResult]:
         yield _fault(rule, str(plan.refused[0]))
         return
     try:
-        for name, expected, frames in _cases(rule):
+        cases = list(_cases(rule))
+        sources = [frame.logsource for _, expected, frames in cases if expected == "no_match" for frame in frames]
+        blind = not any(item.rule.logsource.meets(source) for item in plan.rules for source in sources)
+        for name, expected, frames in cases:
             hit = any(plan.match(frame).height for frame in frames)
             passed = hit == (expected == "match")
             seen = ", ".join(str(frame.logsource) for frame in frames) or "no event"
             reason = "" if passed else f"{'matches' if hit else 'does not match'} (log source {seen})"
-            yield RuleTestResult(rule.path, rule.id, rule.title, name, expected, passed, reason)
+            if passed and expected == "no_match":
+                reason = _empty_proof({frame.logsource for frame in frames}, plan, blind=blind)
+            yield RuleTestResult(rule.path, rule.id, rule.title, name, expected, not reason, reason)
     except RuleTestError as error:
         yield _fault(rule, str(error))
+
+
+def _empty_proof(sources: Collection[LogSource], plan: Plan, *, blind: bool) -> str:
+    """Why a case that does not match shows nothing, or "": no rule could have seen its events, whatever is in them.
+
+    Args:
+        sources: Log sources of the events.
+        plan: The rules.
+        blind: Whether all cases of the test file that must not match are such; one among others may show just that.
+    """
+    if any(atom.field is None for item in plan.rules for atom in atoms_of(item.expression)):
+        sources = [source for source in sources if not source.unknown]  # keywords meet lines that no format read
+        if not sources:
+            return ""
+    if UNKNOWN in sources:
+        return "no format understands this line: it matches no rule but one with keywords"
+    if not blind or any(item.rule.logsource.meets(source) for item in plan.rules for source in sources):
+        return ""
+    seen = ", ".join(sorted(map(str, sources))) or "any event"
+    return f"the rule does not see {seen}: no such event could match"
 
 
 def _run_correlation(tested: TestedCorrelation) -> Iterator[RuleTestResult]:
@@ -158,10 +188,13 @@ def _run_correlation(tested: TestedCorrelation) -> Iterator[RuleTestResult]:
         source = _logsource(path, content["logsource"], LogSource()) if "logsource" in content else None
         for name, expected, case in _listed(path, content):
             if EVENTS in case and is_about(case, rule):
-                fired, seen = judge(tested, f"{path}: {name}", case, source, _frames)
+                sources: set[LogSource] = set()
+                fired, seen = judge(tested, f"{path}: {name}", case, source, partial(_noted_frames, sources))
                 passed = fired == (expected == "match")
                 reason = "" if passed else f"{'fires' if fired else 'does not fire'} ({seen})"
-                yield RuleTestResult(rule.path, rule.id, rule.title, name, expected, passed, reason)
+                if passed and expected == "no_match":
+                    reason = _empty_proof(sources, tested.plan, blind=True)
+                yield RuleTestResult(rule.path, rule.id, rule.title, name, expected, not reason, reason)
     except (RuleTestError, CorrelationTestError) as error:
         yield _fault(rule, str(error))
 
@@ -227,6 +260,15 @@ def _frames(place: str, case: Mapping[str, object], source: LogSource) -> list[E
     if given == ["event"] or not all(isinstance(line, str) for line in lines):
         raise RuleTestError(f"{place}: {given[0]} is not {'a map of fields' if given == ['event'] else 'text'}")
     return parse(raw_batch([str(line) for line in lines]))
+
+
+def _noted_frames(
+    sources: set[LogSource], place: str, case: Mapping[str, object], source: LogSource
+) -> list[EventFrame]:
+    """As `_frames`; the log sources of the frames are noted."""
+    frames = _frames(place, case, source)
+    sources.update(frame.logsource for frame in frames)
+    return frames
 
 
 def raw_batch(lines: Sequence[str]) -> pl.DataFrame:

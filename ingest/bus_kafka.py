@@ -104,7 +104,7 @@ class KafkaBus:
         with self._admin("ensure topics") as admin:
             for topic in missing_topics(admin.describe_topics(list(topics)), for_code):
                 try:
-                    admin.create_topics({topic: topic_options(self._settings)})
+                    admin.create_topics({topic: topic_options(self._settings, topic)})
                 except TopicAlreadyExistsError:
                     _log.debug("%s: topic %s was created by another process", self._name, topic)
             admin.wait_for_topics(list(topics), timeout_ms=milliseconds(self._settings.request_timeout))

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
+from ingest.bus import TOPIC_FIRINGS, TOPIC_MATCHES
+
 FRAME_ALLOWANCE: Final = 64 * 1024
 """Bytes by which the topics' limit exceeds the producer's: a batch's headers, and a value that does not compress."""
 
@@ -20,6 +22,12 @@ FORCED_CLOSE: Final = 2.0
 
 BATCH_BYTES: Final = 256 * 1024
 """Small records (matches, alerts) of one `publish` share batches up to this size; a larger record is its own batch."""
+
+READ_BACK: Final = frozenset({TOPIC_MATCHES, TOPIC_FIRINGS})
+"""Topics that correlation reads back when it starts (docs/decisions/0007-correlation-state.md)."""
+
+READ_BACK_SECONDS: Final = 61 * 86_400.0
+"""How long those are kept: twice the longest window of a correlation, and a day. Kafka's own default is a week."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,15 +115,18 @@ def reader_options(settings: KafkaSettings) -> dict[str, object]:
     }
 
 
-def topic_options(settings: KafkaSettings) -> dict[str, object]:
+def topic_options(settings: KafkaSettings, topic: str) -> dict[str, object]:
     """How a topic is created. With three replicas or more, two must have a message before it counts as durable."""
+    configs = {
+        "max.message.bytes": str(settings.max_message_bytes + FRAME_ALLOWANCE),
+        "min.insync.replicas": str(min(2, max(1, settings.replication_factor - 1))),
+    }
+    if topic in READ_BACK:
+        configs["retention.ms"] = str(milliseconds(READ_BACK_SECONDS))
     return {
         "num_partitions": settings.partitions,
         "replication_factor": settings.replication_factor,
-        "configs": {
-            "max.message.bytes": str(settings.max_message_bytes + FRAME_ALLOWANCE),
-            "min.insync.replicas": str(min(2, max(1, settings.replication_factor - 1))),
-        },
+        "configs": configs,
     }
 
 

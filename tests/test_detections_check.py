@@ -189,7 +189,31 @@ def test_lines_go_through_the_parser(tmp_path: Path) -> None:
 
 def test_another_log_source_is_not_met(tmp_path: Path) -> None:
     results = run_rule_tests([put(tmp_path, tests="logsource: {product: linux}\n" + TESTS)])
-    assert [item.passed for item in results] == [False, True, True]
+    assert [item.passed for item in results] == [False, False, False]
+    assert results[1].reason == "the rule does not see linux/_/_: no such event could match"
+
+
+def test_a_line_that_no_format_understands_shows_nothing(tmp_path: Path) -> None:
+    results = run_rule_tests([put(tmp_path, tests=TESTS + "  - {line: '%% nothing %%'}\n")])
+    assert [item.passed for item in results] == [True, True, True, False]
+    assert results[3].reason == "no format understands this line: it matches no rule but one with keywords"
+
+
+def test_one_case_among_others_may_be_of_another_log_source(tmp_path: Path) -> None:
+    line = "<38>Jan  1 00:00:00 h sshd[1]: Failed password for root from 192.0.2.1 port 22 ssh2"
+    results = run_rule_tests([put(tmp_path, tests=f"{TESTS}  - {{line: '{line}'}}\n")])
+    assert [item.passed for item in results] == [True, True, True, True]
+    results = run_rule_tests([put(tmp_path, tests=f"no_match:\n  - {{line: '{line}'}}\n")])
+    assert [item.reason for item in results] == ["the rule does not see linux/_/sshd: no such event could match"]
+
+
+def test_a_correlation_case_of_another_log_source_shows_nothing(tmp_path: Path) -> None:
+    case = "no_match: [{events: [{at: 0s, event: {A: x}}]}]\n"
+    put(tmp_path, f"{RULE}---\n{CORRELATION}", case)
+    assert [item.passed for item in run_rule_tests([tmp_path])] == [True]
+    put(tmp_path, f"{RULE}---\n{CORRELATION}", "logsource: {product: linux}\n" + case)
+    (result,) = run_rule_tests([tmp_path])
+    assert result.reason == "the rule does not see linux/_/_: no such event could match"
 
 
 def test_explain_shows_each_item(tmp_path: Path) -> None:

@@ -12,10 +12,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from detections import fast as fast_module
 from detections import fast_index
 from detections.atoms import Atom, Not, all_of, any_of, lower_case, lower_column
 from detections.comparisons import rust_refusal
 from detections.fast import FastEngine
+from detections.fast_columns import RowColumns
 from detections.load import load_rules
 from detections.needles import EDGE, LONGEST, Needle, choose_clause, clauses_of, wildcard_texts
 from detections.plan import Plan
@@ -126,6 +128,43 @@ def test_threads_may_share_the_fast_engine(tmp_path: Path) -> None:
     assert results[0].height == 800
 
 
+def test_lines_that_hold_the_needles_of_every_rule_go_to_the_plain_engine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = rules_of(tmp_path, *(f"{{CommandLine|contains|all: [needle{n}, other{n}]}}" for n in range(100, 190)))
+    plain = Plan(plan.rules, engine="plain")
+    line = " ".join(f"needle{number}" for number in range(100, 190))
+    frame = event_frame({"CommandLine": [line, f"{line} other100 other101"] * 50}, WINDOWS, rows=100)
+    plan.match(event_frame({"CommandLine": ["quiet"]}, WINDOWS, rows=1))  # the longer needle is taken for the rarer
+    usual = found(plan, frame)
+    monkeypatch.setattr(fast_module, "CHUNK_ROWS", 60)
+    assert found(plan, frame) == usual == found(plain, frame)
+    monkeypatch.setattr(RowColumns, "places", None)  # candidates are not looked at one by one
+    assert found(plan, frame) == usual
+    assert len(usual) == 100
+
+
+def test_the_sample_sees_beyond_the_beginning_of_long_values(tmp_path: Path) -> None:
+    plan = rules_of(tmp_path, *(f"{{CommandLine|contains|all: [common, rare{number}]}}" for number in range(100, 140)))
+    lines: list[str | None] = ["p" * 300 + " common " + "q" * 300] * 500
+    plan.match(event_frame({"CommandLine": lines}, WINDOWS, rows=500))
+    engine = plan._engine
+    assert isinstance(engine, FastEngine)
+    (field,) = engine._indexes[WINDOWS].fields
+    assert all(len(rules) == 1 for rules in field.rules)  # not all of them by `common`
+
+
+def test_keywords_of_a_rule_that_another_keyword_made_true_are_shown(tmp_path: Path) -> None:
+    path = tmp_path / "rules.yml"
+    path.write_text(
+        "title: r\nlogsource: {product: cisco}\ndetection: {s: [abc], t: {'|re': 'x.*y'}, condition: s or t}\n"
+    )
+    rules = load_rules([path]).rules
+    frame = event_frame({"Message": ["abc x1y"]}, UNKNOWN, rows=1)
+    assert found(Plan.build(rules), frame) == found(Plan.build(rules, engine="plain"), frame)
+    assert "abc, x.*y" in Plan.build(rules).match(frame)["matched"][0]
+
+
 # --- scanning
 
 
@@ -189,6 +228,9 @@ CLAUSES = [
     (Atom("F", "like", r"\A(?s:ab.*c\.d.e)\z"), ["\x00ab", "c.d", "e\x00"]),
     (Atom("F", "like", r"(?s:a\\.b.*\*)"), ["a\\", "b", "*"]),
     (Atom("F", "like", r"\A(?s:AB.C)\z", cased=True), ["\x00ab", "c\x00"]),
+    (Atom("F", "contains", "hélène"), ["hélè"]),
+    (Atom("F", "endswith", "hélène.exe"), ["ne.exe\x00"]),
+    (Atom("F", "eq", "é"), ["\x00é\x00"]),
     (Atom(None, "contains", "abc"), ["abc"]),
     (Atom(None, "eq", "abc"), ["abc"]),
     (Atom("F", "re", r"cmd.{0,5}/c"), ["cmd", "/c"]),
@@ -211,6 +253,12 @@ REGEX_TEXTS = [
     (r"cmd.{0,5}(?:/c|/r).+powershell.+\"", ["cmd", "powershell", '"']),
     (r"(?i)echo.*Clip", ["echo", "clip"]),
     (r"(?x) a b", []),
+    (r"(?x: a # )xyz", []),
+    (r"(?#[)x|(]y)zz", []),
+    (r"(?V1x)a b(?!c)", []),
+    (r"(?if)strasse(?!x)", []),
+    (r"(?i-u:a)bc(?P<n>d)e(?<m>f)g(?>h)i(?<!j)k", ["bc", "e", "g", "i", "k"]),
+    *((f"xyza{repeats}", []) for repeats in ("+*", "+??", "{3}*", "{2}{0,1}", "+{0}", "(?#c)*(?!b)", "(?i)*(?!b)")),
     (r"a|b", []),
     (r"(a|b)c", ["c"]),
     (r"ab?c", ["a", "c"]),
@@ -244,15 +292,28 @@ _PIECES = st.sampled_from(
     [
         *("a", "b", "K", "s", r"\.", r"\\", ".", ".*", "[ab]", "[^a]", "[]x]", "(", ")", "(?:", "|", "*", "+", "?"),
         *("{2}", "{0,1}", "{,2}", r"\d", r"\w", r"\x41", r"\bA", "(?i)", "(?-i)", "(?i:", "^", "$", "-", "é", "&&"),
+        *("+*", "??", "{0}", "(?#c)", "(?x: a # )"),
         *("[[:alpha:]]", r"\u0041", r"\<", "[a[b]]", "[a--b]", "#", " ", "(?x)", "}", "{", "]"),
     ]
 )
+
+
+@st.composite
+def _pattern_and_text(draw: st.DrawFn) -> tuple[str, str]:
+    """A pattern, and a text of its own letters with some left out: what it matches is near."""
+    pieces = draw(st.lists(_PIECES, min_size=1, max_size=8))
+    own = "".join(char for char in "".join(pieces) if char.isalnum() or char in " -#&")
+    kept = draw(st.lists(st.booleans(), min_size=len(own), max_size=len(own)))
+    return "".join(pieces), "".join(char for char, keep in zip(own, kept, strict=True) if keep)
+
+
 _LETTERS = st.lists(st.sampled_from("abAKks. \\1xé-&#]"), max_size=9).map("".join)
 
 
-@given(st.lists(_PIECES, min_size=1, max_size=8).map("".join), _LETTERS)
-@settings(max_examples=400, deadline=None)
-def test_what_a_regex_matches_holds_its_texts(pattern: str, text: str) -> None:
+@given(_pattern_and_text() | st.tuples(st.lists(_PIECES, min_size=1, max_size=8).map("".join), _LETTERS))
+@settings(max_examples=600, deadline=None)
+def test_what_a_regex_matches_holds_its_texts(drawn: tuple[str, str]) -> None:
+    pattern, text = drawn
     if rust_refusal(pattern) is not None:
         return
     if pl.Series([text]).str.contains(pattern)[0]:

@@ -11,14 +11,28 @@ import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
-from ingest.bus import Bus, BusError, Message, Partition, Position, Record, Subscription
+from detections.correlation_rule import MAX_TIMESPAN
+from ingest.bus import (
+    TOPIC_FIRINGS,
+    TOPIC_MATCHES,
+    TOPICS,
+    Bus,
+    BusError,
+    Message,
+    Partition,
+    Position,
+    Record,
+    Subscription,
+)
 from ingest.bus_embedded import EmbeddedBus
 from ingest.bus_kafka import KafkaBus, KafkaSettings
+from ingest.bus_kafka_settings import READ_BACK_SECONDS, milliseconds, topic_options
 
 if TYPE_CHECKING:
     from deploy.kafka.broker import KafkaBroker
@@ -489,3 +503,10 @@ def test_two_members_share_the_partitions_and_lose_nothing(kafka_broker: KafkaBr
         two.commit(next_offsets(records))
     two.close()
     bus.close()
+
+
+def test_kafka_keeps_what_correlation_reads_back() -> None:
+    kept = {topic: topic_options(KafkaSettings(), topic)["configs"] for topic in TOPICS}
+    longest = {topic for topic, configs in kept.items() if isinstance(configs, dict) and "retention.ms" in configs}
+    assert longest == {TOPIC_MATCHES, TOPIC_FIRINGS}
+    assert milliseconds(READ_BACK_SECONDS) > 2 * MAX_TIMESPAN / timedelta(milliseconds=1)

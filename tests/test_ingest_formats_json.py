@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import re
 import time
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -154,3 +155,46 @@ def test_a_time_that_python_cannot_hold_is_replaced_and_remarked(year: str, line
     assert row["@timestamp"] == NOW
     remark = str(row["error.message"] or "received time used")
     assert "received time used" in remark or "not understood" in remark
+
+
+OWN = datetime(2026, 2, 28, 10, tzinfo=UTC)
+KEYS = (
+    "@timestamp",
+    "timestamp",
+    "time",
+    "UtcTime",
+    "EventTime",
+    "eventTime",
+    "datetime",
+    "date",
+    "ts",
+    "event_time",
+    "Date",
+)
+VALUES = ("2026-02-28T10:00:00Z", "2026-02-28 11:00:00+01:00", "2026-02-28T10:00:00", 1772272800, "1772272800000")
+
+
+@pytest.mark.parametrize("declared", [{}, {"product": "windows"}, {"product": "linux"}], ids=str)
+@pytest.mark.parametrize("key", KEYS)
+def test_the_time_is_found_under_the_usual_keys(key: str, declared: dict[str, str]) -> None:
+    for value in VALUES:
+        _, row = one(json.dumps({**declared, "a": 1, key: value}).encode())
+        assert (row["@timestamp"], row["error.message"]) == (OWN, None), value
+
+
+TIMES: list[tuple[dict[str, object], datetime, str | None]] = [
+    ({"date": "2026-02-28T10:00:00Z", "@timestamp": "2026-02-28T09:00:00Z"}, OWN - timedelta(hours=1), None),
+    ({"product": "windows", "time": "2026-02-28T09:00:00Z", "UtcTime": "2026-02-28 10:00:00.000"}, OWN, None),
+    ({"time": "10:00:00", "ts": 1772272800.5}, OWN, None),
+    ({"time": "", "ts": "-", "date": "2026-02-28T10:00:00Z"}, OWN, None),
+    ({"date": "2026-02-28", "time": "10:00:00"}, NOW, "event time not understood: 10:00:00"),
+    ({"date": True, "ts": 12}, NOW, "event time not understood: true"),
+]
+
+
+@pytest.mark.parametrize(("event", "at", "remark"), TIMES, ids=str)
+def test_of_several_times_the_first_that_is_one_counts(
+    event: dict[str, object], at: datetime, remark: str | None
+) -> None:
+    _, row = one(json.dumps({"a": 1, **event}).encode())
+    assert (row["@timestamp"], row["error.message"]) == (at, remark)

@@ -75,6 +75,18 @@ correlation:
     generate: true
 level: medium
 """
+SUM = """\
+title: Weights
+id: 55555555-5555-4555-8555-555555555555
+correlation:
+    type: value_sum
+    rules: [11111111-1111-4111-8111-111111111111]
+    group-by: [Computer]
+    timespan: 10s
+    condition: {gte: 200, field: Weight}
+level: low
+---
+"""
 BROKEN = "title: Broken\nlogsource: {product: windows}\ndetection: {selection: {a: 1}, condition: selction}\n"
 
 
@@ -235,6 +247,60 @@ def test_an_event_without_the_group_is_counted(rules: Path, tmp_path: Path) -> N
     result = run("--rules", rules, "--events", path, "--json")
     assert found(result) == []
     assert "1 times a match could not be correlated" in result.stderr
+    assert "\n  correlation 'Many Whoami': no field 'Nowhere' in any of 1 matches\n" in result.stderr
+
+
+def test_a_field_that_only_some_matches_lack_is_counted(rules: Path, tmp_path: Path) -> None:
+    (rules / "correlations.yml").write_text(SUM + CORRELATION.replace("[Computer]", "[Color, Computer]"))
+    declared = {"product": "windows", "category": "process_creation", "Image": "C:\\whoami.exe", "Computer": "pc"}
+    path = tmp_path / "events.json"
+    path.write_text(
+        "\n".join(
+            json.dumps({**declared, **more})
+            for more in ({"Color": "red", "Weight": 1}, {"Weight": "much"}, {"Color": "blue"}, {"Weight": "2"})
+        )
+    )
+    result = run("--rules", rules, "--events", path, "--json")
+    assert found(result) == []
+    said = [line for line in result.stderr.splitlines() if line.startswith("  correlation")]
+    assert said == [
+        "  correlation 'Many Whoami': no field 'Color' in 2 of 4 matches",
+        "  correlation 'Weights': no number in field 'Weight' in 2 of 4 matches",
+    ]
+
+
+def test_only_the_worst_gaps_are_named(rules: Path, tmp_path: Path) -> None:
+    names = ", ".join(f"F{n}" for n in range(8))
+    (rules / "correlations.yml").write_text(CORRELATION.replace("[Computer]", f"[{names}]", 1))
+    path = tmp_path / "events.json"
+    path.write_bytes(sysmon("C:\\whoami.exe", 1))
+    result = run("--rules", rules, "--events", path, "--json")
+    assert result.stderr.count("no field 'F") == 5
+    assert "\n  and 3 more such fields\n" in result.stderr
+
+
+def timed(*values: object) -> bytes:
+    event = {"product": "windows", "category": "process_creation", "Image": "C:\\whoami.exe", "Computer": "pc"}
+    return b"\n".join(json.dumps({**event, "timestamp": value}).encode() for value in values)
+
+
+def test_events_without_a_time_of_their_own_are_told(rules: Path, tmp_path: Path) -> None:
+    (rules / "correlations.yml").write_text(CORRELATION)
+    path = tmp_path / "events.json"
+    path.write_bytes(timed("2026-03-01T10:00:00Z", "yesterday", None, "noon"))
+    result = run("--rules", rules, "--events", path, "--json")
+    assert [line["rule_title"] for line in found(result)] == ["Many Whoami"]
+    assert "\n3 events without a time of their own: they have the time of receipt\n" in result.stderr
+    assert "\n3 matches that correlations looked at have no time of their own: " in result.stderr
+
+
+def test_events_with_their_times_under_usual_keys_are_not_at_once(rules: Path, tmp_path: Path) -> None:
+    (rules / "correlations.yml").write_text(CORRELATION)
+    path = tmp_path / "events.json"
+    path.write_bytes(timed("2026-03-01T10:00:00Z", "2026-03-02T10:00:00+01:00", 1772532000, 1772618400000))
+    result = run("--rules", rules, "--events", path, "--json")
+    assert found(result) == []
+    assert "of their own" not in result.stderr
 
 
 def test_the_lane_of_correlations(shared_data: Path) -> None:

@@ -369,3 +369,15 @@ def test_json_hides_nothing_and_obeys_nothing() -> None:
     assert json.loads(line) == {"a": text}
     assert "é" in line
     assert line.isprintable()
+
+
+def test_a_folder_without_rules_is_a_fault(tmp_path: Path) -> None:
+    result = run("check", tmp_path)
+    assert result.exit_code == 1
+    assert f"no rule in {tmp_path}" in result.stderr
+
+
+def test_rules_without_tests_are_said_to_have_none(tmp_path: Path) -> None:
+    (tmp_path / "whoami.yml").write_text(WHOAMI)
+    result = run("test", tmp_path)
+    assert (result.exit_code, result.stdout) == (1, "no tests beside these rules\n")

@@ -26,12 +26,13 @@ from typing import Final
 import click
 import polars as pl
 
+from detections.correlation_gaps import Gap
 from detections.correlation_pass import CorrelationPass
 from detections.correlation_rule import CorrelationRule
 from detections.match import MATCH_SCHEMA
 from detections.plan import Plan
 from detections.rule import Rule
-from ingest.envelope import EVENT_ID, REMARK, EventFrame
+from ingest.envelope import EVENT_ID, RECEIVED, REMARK, TIMESTAMP, EventFrame
 from ingest.event_files import read_events
 from ingest.event_source import DECOMPRESSED_BYTES, ReadLimits, SourceBatch, SourceProblem
 from storage.lake import Lake
@@ -42,7 +43,7 @@ from tocsin.hunt_report import HuntPrinter, MatchLines, MatchTable
 from tocsin.languages import gettext
 from tocsin.path_lists import PathListCommand
 from tocsin.rule_loading import load_rule_plan, user_cache
-from tocsin.rule_options import read_rule_options, rule_options
+from tocsin.rule_options import read_rule_options, rule_options, rule_paths_option
 from tocsin.settings import load_settings
 
 LEVELS: Final = ("informational", "low", "medium", "high", "critical")
@@ -67,29 +68,37 @@ class HuntTally:
         events: Events read.
         unknown: Those that no format understood; only keyword rules see them.
         remarked: Those whose lines had something wrong with them, and were read all the same.
+        timeless: Those without a time of their own that could be used: they bear the time of their receipt.
         lost: Events read but not parsed: a defect of Tocsin, and reported as one.
         unmatched: Events that the rules could not be tried on: a defect as well.
         matches: (rule, event) pairs that are shown, and correlations.
         correlations: Correlations among them.
         silenced: Matches that are not shown, their rules being material for correlations only.
         uncorrelated: Matches without the field to group by, or without the number to count.
+        gaps: The fields that these lack, worst first.
+        correlated_timeless: Matches without a time of their own that correlations looked at.
         problems: Kind of problem -> sources or places with it.
     """
 
     events: int = 0
     unknown: int = 0
     remarked: int = 0
+    timeless: int = 0
     lost: int = 0
     unmatched: int = 0
     matches: int = 0
     correlations: int = 0
     silenced: int = 0
     uncorrelated: int = 0
+    gaps: Sequence[Gap] = ()
+    correlated_timeless: int = 0
     problems: dict[str, int] = field(default_factory=dict)
 
     def add_frame(self, frame: EventFrame) -> None:
         """Count the events of a frame."""
         self.unknown += frame.events.height if frame.logsource.unknown else 0
+        events = frame.events
+        self.timeless += int((events.get_column(TIMESTAMP) == events.get_column(RECEIVED)).sum())
         self.remarked += frame.events.height - frame.events.get_column(REMARK).null_count()
 
 
@@ -197,6 +206,7 @@ def with_correlations(
     correlations = shown_correlations(passed, hunted)
     counters = passed.counters
     tally.uncorrelated = sum(counters.missing_group_field.values()) + sum(counters.bad_values.values())
+    tally.gaps, tally.correlated_timeless = passed.gaps, passed.timeless
     tally.correlations = correlations.height
     tally.matches += correlations.height
     yield correlations
@@ -215,15 +225,7 @@ def _lake(folder: Path) -> Lake:
 
 
 @click.command(cls=PathListCommand)
-@click.option(
-    "--rules",
-    "rule_paths",
-    multiple=True,
-    required=True,
-    type=click.Path(path_type=Path),
-    metavar="PATH...",
-    help="Sigma rules: files, or folders with all below them.",
-)
+@rule_paths_option
 @click.option(
     "--events",
     "event_paths",

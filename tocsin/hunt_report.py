@@ -8,7 +8,7 @@ which every reader of JSON turns back into what the event holds, and which no te
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import PurePosixPath
@@ -20,6 +20,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from detections.correlation_gaps import Gap
 from detections.correlation_set import CorrelationSet
 from detections.plan import Plan
 from detections.rule import RulePack
@@ -55,6 +56,9 @@ VALUE_CHARACTERS: Final = 200
 
 NAMED_SKIPS: Final = 5
 """Files left alone that are named; more are only counted."""
+
+NAMED_GAPS: Final = 5
+"""Fields that correlations miss which are named; more are only counted."""
 
 WIDTH: Final = 160
 """Columns of the table where stdout is not a terminal."""
@@ -261,6 +265,12 @@ def summary(tally: HuntTally, seconds: float) -> list[str]:
             rate=number(tally.events / max(seconds, 1e-9)),
         ),
     ]
+    if tally.timeless:
+        lines.append(
+            counted(
+                "{n} events without a time of their own: they have the time of receipt", tally.timeless, grouped=True
+            )
+        )
     if tally.correlations:
         lines.append(counted("{n} of the matches are correlations", tally.correlations, grouped=True))
     if tally.silenced:
@@ -276,6 +286,16 @@ def summary(tally: HuntTally, seconds: float) -> list[str]:
             counted(
                 "{n} times a match could not be correlated, for want of a field to group by or a number to count",
                 tally.uncorrelated,
+                grouped=True,
+            )
+        )
+        lines += _gap_lines(tally.gaps)
+    if tally.correlated_timeless:
+        lines.append(
+            counted(
+                "{n} matches that correlations looked at have no time of their own: those received together count as "
+                "having happened at once",
+                tally.correlated_timeless,
                 grouped=True,
             )
         )
@@ -299,6 +319,43 @@ def summary(tally: HuntTally, seconds: float) -> list[str]:
             )
         )
     return lines
+
+
+def _gap_lines(gaps: Sequence[Gap]) -> list[str]:
+    lines = [f"  {_gap(gap)}" for gap in gaps[:NAMED_GAPS]]
+    if len(gaps) > NAMED_GAPS:
+        lines.append("  " + counted("and {n} more such fields", len(gaps) - NAMED_GAPS, grouped=True))
+    return lines
+
+
+def _gap(gap: Gap) -> str:
+    lacking, named = number(gap.lacking), {"title": gap.title, "field": gap.field}
+    if gap.lacking < gap.matches and gap.number:
+        return counted(
+            "correlation '{title}': no number in field '{field}' in {lacking} of {n} matches",
+            gap.matches,
+            grouped=True,
+            lacking=lacking,
+            **named,
+        )
+    if gap.lacking < gap.matches:
+        return counted(
+            "correlation '{title}': no field '{field}' in {lacking} of {n} matches",
+            gap.matches,
+            grouped=True,
+            lacking=lacking,
+            **named,
+        )
+    if gap.number:
+        return counted(
+            "correlation '{title}': no number in field '{field}' in any of {n} matches",
+            gap.matches,
+            grouped=True,
+            **named,
+        )
+    return counted(
+        "correlation '{title}': no field '{field}' in any of {n} matches", gap.matches, grouped=True, **named
+    )
 
 
 def _damage(kind: str, count: int) -> str:

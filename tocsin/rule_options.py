@@ -33,6 +33,19 @@ class RuleOptions:
     fingerprint: str | None = None
 
 
+def rule_paths_option(command: Callable[P, R]) -> Callable[P, R]:
+    """Add `--rules`; the command gets it as `rule_paths`."""
+    return click.option(
+        "--rules",
+        "rule_paths",
+        multiple=True,
+        required=True,
+        type=click.Path(path_type=Path),
+        metavar="PATH...",
+        help="Sigma rules: files, or folders with all below them.",
+    )(command)
+
+
 def rule_options(command: Callable[P, R]) -> Callable[P, R]:
     """Add `--pipeline` and `--expand`; the command gets them as `pipelines` and `expand_paths`."""
     command = click.option(

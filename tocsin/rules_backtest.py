@@ -20,7 +20,7 @@ from tocsin.event_options import EventChoice, event_options, told_events
 from tocsin.json_line import json_line, speak_json
 from tocsin.languages import counted, gettext
 from tocsin.path_lists import PathListCommand
-from tocsin.rule_options import read_rule_options, rule_options
+from tocsin.rule_options import read_rule_options, rule_options, rule_paths_option
 from tocsin.rule_sets import fields_wanted, plan_of
 
 TOP_VALUES: Final = 5
@@ -31,15 +31,7 @@ VALUE_CHARACTERS: Final = 160
 
 
 @click.command("backtest", cls=PathListCommand)
-@click.option(
-    "--rules",
-    "rule_paths",
-    multiple=True,
-    required=True,
-    type=click.Path(path_type=Path),
-    metavar="PATH...",
-    help="Sigma rules: files, or folders with all below them.",
-)
+@rule_paths_option
 @click.option(
     "--against",
     "old_paths",

@@ -32,6 +32,8 @@ def check(paths: tuple[Path, ...], pipelines: tuple[str, ...], expand_paths: tup
     """Load and compile rules; name what is refused by file, line and reason. Exit 1 if anything is."""
     options = read_rule_options(pipelines, expand_paths)
     report = check_rules(paths, options.placeholders, options.pipeline)
+    if report.empty:
+        raise click.ClickException(visible(gettext("no rule in {paths}").format(paths=", ".join(map(str, paths)))))
     *findings, _counts = report.lines()
     for line in (*findings, _sums(report)):
         click.echo(visible(line))
@@ -72,11 +74,14 @@ def run_tests(
             verdict = gettext("passed") if result.passed else gettext("FAILED")
             name = f"{result.expected}: {result.name}" if result.name else gettext("tests")
             click.echo(visible(f"{verdict}  {result.path}: {name}" + (f": {result.reason}" if result.reason else "")))
+    if not results:
+        click.echo(gettext("no tests beside these rules"))
+        raise SystemExit(FOUND_FAULTS)
     failed = sum(not result.passed for result in results)
     as_expected = counted("{n} events as expected", len(results) - failed)
     not_so = counted("{n} not", failed)
     click.echo(f"{as_expected}, {not_so}")
-    if failed or not results:
+    if failed:
         raise SystemExit(FOUND_FAULTS)
 
 

@@ -13,21 +13,13 @@ from tocsin.event_options import EventChoice, event_options, told_events
 from tocsin.json_line import json_line, speak_json
 from tocsin.languages import counted, gettext, number
 from tocsin.path_lists import PathListCommand
-from tocsin.rule_options import read_rule_options, rule_options
+from tocsin.rule_options import read_rule_options, rule_options, rule_paths_option
 from tocsin.rule_sets import plan_of
 from tocsin.text_table import table_lines
 
 
 @click.command("profile", cls=PathListCommand)
-@click.option(
-    "--rules",
-    "rule_paths",
-    multiple=True,
-    required=True,
-    type=click.Path(path_type=Path),
-    metavar="PATH...",
-    help="Sigma rules: files, or folders with all below them.",
-)
+@rule_paths_option
 @rule_options
 @event_options(required=True)
 @click.option(

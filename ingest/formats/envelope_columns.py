@@ -78,12 +78,16 @@ def _first_said(columns: Iterable[pl.Series], otherwise: pl.Series) -> pl.Series
     """Of each row the first field that says something; `-` and the empty text say nothing."""
     found: pl.Series | None = None
     for column in columns:
-        silent = (column == "") | (column == "-")
-        said = column.set(silent, None) if silent.any() else column
+        said = _said(column)
         found = said if found is None else found.zip_with(found.is_not_null(), said)
         if not found.null_count():
             return found
     return otherwise if found is None else found.zip_with(found.is_not_null(), otherwise)
+
+
+def _said(column: pl.Series) -> pl.Series:
+    silent = (column == "") | (column == "-")
+    return column.set(silent, None) if silent.any() else column
 
 
 def _addresses(columns: list[pl.Series], height: int) -> pl.Series:
@@ -105,13 +109,14 @@ def _times(piece: Piece, known: pl.DataFrame, notes: Notes) -> pl.Series:
             break
         time = time.zip_with(time.is_not_null(), iso_times(column, assume_utc=assume))
     if time.null_count():
+        for column in {column.name: column for column, _ in columns}.values():
+            unread = (time.is_null() & _said(column).is_not_null()).arg_true()
+            if len(unread):
+                rare = pl.DataFrame({"text": column[unread]}).select(rare_time(pl.col("text"))).to_series()
+                time = time.scatter(unread, rare)
         text = _first_said((column for column, _ in columns), _nothing(known.height))
-        unread = (time.is_null() & text.is_not_null()).arg_true()
-        if len(unread):
-            rare = pl.DataFrame({"text": text[unread]}).select(rare_time(pl.col("text"))).to_series()
-            time = time.scatter(unread, rare)
-            for place in unread.filter(rare.is_null()):
-                _note(notes, rows[place], f"event time not understood: {_quoted(text[place])}")
+        for place in (time.is_null() & text.is_not_null()).arg_true():
+            _note(notes, rows[place], f"event time not understood: {_quoted(text[place])}")
         time = time.zip_with(time.is_not_null(), known["syslog.time"])
     instants, now = time.to_physical(), received.to_physical()
     wrong = ((instants < _EARLIEST) | (instants > now + _LATEST_AHEAD)).fill_null(value=False)

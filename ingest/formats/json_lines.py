@@ -10,7 +10,7 @@ import gc
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 import polars as pl
@@ -24,8 +24,13 @@ from ingest.formats.sigma_taxonomy import is_known
 from ingest.formats.windows_events import WINDOWS_NAMES, WINDOWS_SPELLINGS, WindowsEvents, flat_name
 from ingest.logsource import UNKNOWN, LogSource
 
+_USUAL_TIMES: Final = tuple((name, True) for name in ("datetime", "date", "ts", "event_time"))
+
 JSON_NAMES: Final = EnvelopeNames(
-    time=(("@timestamp", True), ("timestamp", True), ("time", True), ("UtcTime", True), ("EventTime", True)),
+    time=(
+        *((name, True) for name in ("@timestamp", "timestamp", "time", "UtcTime", "EventTime")),  # and eventTime
+        *_USUAL_TIMES,
+    ),
     host=("host.name", "hostname", "host", "Computer"),
     user=("user.name", "username", "User"),
     source_ip=("source.ip", "src_ip", "SourceIp", "client_ip"),
@@ -33,9 +38,15 @@ JSON_NAMES: Final = EnvelopeNames(
 )
 """Where JSON of no known kind usually has these."""
 
+_DECLARED_WINDOWS: Final = replace(
+    WINDOWS_NAMES, time=(*WINDOWS_NAMES.time, ("timestamp", True), ("time", True), *_USUAL_TIMES)
+)
+"""Of events that only declare that they are of Windows: whoever wrote them may have named the time as in other JSON."""
+
 _SPELLINGS: Final = {
     WINDOWS_NAMES: WINDOWS_SPELLINGS,
     JSON_NAMES: spellings_of(JSON_NAMES),
+    _DECLARED_WINDOWS: {**spellings_of(_DECLARED_WINDOWS), **WINDOWS_SPELLINGS},
     cloudtrail.NAMES: spellings_of(cloudtrail.NAMES),
 }
 _DECLARATION: Final = re.compile(r"[a-z0-9_.-]{1,64}")
@@ -100,7 +111,7 @@ def parse_json(lines: pl.DataFrame) -> Parsed:
     pieces += object_pieces(cloudtrail.LOGSOURCE, "aws.cloudtrail", found.trails, cloudtrail.NAMES)
     for logsource, shapes in found.declared.items():
         windows = logsource.product == "windows"
-        names = WINDOWS_NAMES if windows else JSON_NAMES
+        names = _DECLARED_WINDOWS if windows else JSON_NAMES
         pieces += object_pieces(logsource, "json.declared", shapes, names, flat_name if windows else plain_name)
     pieces += object_pieces(UNKNOWN, "json", found.others, JSON_NAMES)
     return Parsed(pieces, rejects, found.remarks, found.inner)
