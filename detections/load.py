@@ -150,14 +150,21 @@ def _files(path: Path) -> Iterable[Path]:
     found = (
         Path(parent, name)
         for parent, folders, names in os.walk(path, onerror=_refuse_to_pass_over)
-        for name in (*names, *folders)  # a folder of such a name is named as a fault, not entered silently
+        # a folder that is named like a rule, or is a link, is named as a fault: what it holds does not run
+        for name in (*names, *(folder for folder in folders if _odd(parent, folder)))
     )
     return sorted(
         file
         for file in found
-        if file.suffix in RULE_SUFFIXES
-        and not file.stem.endswith(".tests")
+        if not file.stem.endswith(".tests")
+        and (file.suffix in RULE_SUFFIXES or file.is_dir())
         and not SKIPPED_FOLDERS.intersection(file.relative_to(path).parts[:-1])
+    )
+
+
+def _odd(parent: str, folder: str) -> bool:
+    return Path(folder).suffix in RULE_SUFFIXES or (
+        folder not in SKIPPED_FOLDERS and os.path.islink(f"{parent}/{folder}")  # noqa: PTH114 - for each folder
     )
 
 
@@ -217,5 +224,7 @@ def _text(path: Path, data: bytes) -> str | Refusal:
 def _no_file(path: Path) -> str:
     """Why a path that is named like a rule file cannot be read as one."""
     if path.is_dir():
+        if path.is_symlink():
+            return "a link to a folder is not entered: give the folder itself beside this one"
         return "a folder that is named like a rule file"
     return "not a file" if path.exists() else "cannot be read: a link to a file that does not exist"

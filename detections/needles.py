@@ -15,7 +15,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeVar
 
 from detections.atoms import And, Atom, Expression, Not, Operator, Or, lower_case
 from detections.regex_texts import regex_texts
@@ -63,35 +63,53 @@ Frequency = Callable[[Needle], float]
 """How many times a needle is expected in an event."""
 
 
+T = TypeVar("T")
+
+Price = Callable[[Atom], tuple[float, T] | None]
+"""What an atom costs as the part of a clause, and what stands for it there; None if it can be in none."""
+
+
 def choose_clause(expression: Expression, frequency: Frequency) -> tuple[float, Clause] | None:
     """The clause of a rule that lets through the fewest events, and how many it is expected to; None if it has none."""
+
+    def price(atom: Atom) -> tuple[float, Needle] | None:
+        return min(
+            ((frequency(needle), needle) for needle in clauses_of(atom)), default=None, key=lambda found: found[0]
+        )
+
+    return cheapest_clause(expression, price)
+
+
+def cheapest_clause(expression: Expression, price: Price[T]) -> tuple[float, tuple[T, ...]] | None:
+    """The cheapest set of parts of which one is there wherever the expression is true, and its cost; None if none is.
+
+    Of a conjunction any part will do, so the best is taken; a disjunction needs all its parts; a negation asks for
+    absence, which nothing can be looked for.
+    """
     if isinstance(expression, Atom):
-        return min(((frequency(needle), (needle,)) for needle in clauses_of(expression)), default=None, key=_cost)
+        priced = price(expression)
+        return None if priced is None else (priced[0], (priced[1],))
     if isinstance(expression, bool | Not):
         return None
     if isinstance(expression, And):
-        found = (choose_clause(part, frequency) for part in expression.parts)
-        return min((clause for clause in found if clause), default=None, key=_cost)
-    return _union(expression, frequency)
+        found = (cheapest_clause(part, price) for part in expression.parts)
+        return min((clause for clause in found if clause), default=None, key=lambda found: (found[0], len(found[1])))
+    return _union(expression, price)
 
 
-def _union(expression: Or, frequency: Frequency) -> tuple[float, Clause] | None:
+def _union(expression: Or, price: Price[T]) -> tuple[float, tuple[T, ...]] | None:
     """A clause for each alternative, put together; None if one of them has none."""
     cost = 0.0
-    needles: dict[Needle, None] = {}
+    parts: dict[T, None] = {}
     for part in expression.parts:
-        chosen = choose_clause(part, frequency)
+        chosen = cheapest_clause(part, price)
         if chosen is None:
             return None
         cost += chosen[0]
-        needles.update(dict.fromkeys(chosen[1]))
-        if len(needles) > MOST_NEEDLES:
+        parts.update(dict.fromkeys(chosen[1]))
+        if len(parts) > MOST_NEEDLES:
             return None
-    return cost, tuple(needles)
-
-
-def _cost(chosen: tuple[float, Clause]) -> tuple[float, int]:
-    return chosen[0], len(chosen[1])
+    return cost, tuple(parts)
 
 
 def clauses_of(atom: Atom) -> Iterator[Needle]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import reduce
 from pathlib import Path
 from typing import Final
@@ -29,6 +29,7 @@ from storage.lake_rest import MAX_CELLS, REST
 
 BATCH_ROWS: Final = 50_000
 _READAHEAD: Final = 2  # batches and files read ahead: bounds memory, keeps the disk busy
+_STATISTICS_STEP: Final = timedelta(milliseconds=1)
 _TIME: Final = pa.timestamp("us", "UTC")
 
 
@@ -64,7 +65,8 @@ class Scope:
         """Conditions on the log's statistics of a file; null means that a file has no statistics, and may hold all."""
         found: list[pl.Expr] = []
         if self.since is not None:
-            found.append(pl.col(f"max.{TIMESTAMP}") >= self.since)
+            # Delta writes statistics in milliseconds, cut off: the newest event may be up to one later
+            found.append(pl.col(f"max.{TIMESTAMP}") >= self.since - _STATISTICS_STEP)
         if self.until is not None:
             found.append(pl.col(f"min.{TIMESTAMP}") < self.until)
         if self.tenants is not None:

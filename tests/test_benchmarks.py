@@ -80,7 +80,8 @@ def test_a_command_is_measured_by_itself(tmp_path: Path) -> None:
     events = tmp_path / "events"
     events.write_bytes(b"x\n" * 10)
     counted = tmp_path / "counted"
-    run_once(["wc", "-l"], output=counted, repeat_stdin=(events, 3))
+    lines = "import sys; print(sum(1 for _ in sys.stdin))"
+    run_once([sys.executable, "-I", "-S", "-c", lines], output=counted, repeat_stdin=(events, 3))
     assert counted.read_text().split() == ["30"]
 
 

@@ -121,7 +121,7 @@ def test_profile_counts_events_candidates_and_matches(tmp_path: Path) -> None:
             "condition: sel", "other: {CommandLine|re: 'abcd'}, condition: sel and other"
         )
     )
-    rules = plan(tmp_path / "r", (6, "Image|re", "'a+'"), (7, "Hashes", "x"))
+    rules = plan(tmp_path / "r", (6, "Image|re", "'[ab]+'"), (7, "Hashes", "x"))
     clock = ticks()
     profile = Profile(rules, clock=lambda: next(clock))
     profile.add(frame("abc", "abcd", "xyz"))

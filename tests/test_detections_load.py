@@ -341,3 +341,14 @@ def test_a_folder_that_cannot_be_listed_is_not_passed_over(tmp_path: Path, monke
     monkeypatch.setattr("os.scandir", scandir)
     with pytest.raises(RulePathError, match=r"closed: Permission denied"):
         load_rules([tmp_path])
+
+
+def test_a_linked_folder_is_named_since_what_it_holds_does_not_run(tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "rules" / "pipelines").mkdir(parents=True)
+    (tmp_path / "rules" / "custom").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "rules" / "scenarios").symlink_to(tmp_path / "elsewhere")
+    (refusal,) = load_rules([tmp_path / "rules"]).refused
+    assert (refusal.path.name, "link to a folder" in refusal.reason) == ("custom", True)
+    (tmp_path / "all").symlink_to(tmp_path / "rules")
+    assert len(load_rules([tmp_path / "all"]).refused) == 1

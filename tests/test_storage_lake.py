@@ -461,6 +461,16 @@ def test_the_lake_says_up_to_where_it_holds_the_bus(lake: Lake) -> None:
 # Reading
 
 
+def test_the_last_event_of_a_file_is_read_to_the_microsecond(lake: Lake) -> None:
+    at = NEW_YEAR + timedelta(microseconds=123_456)
+    store(lake, frame(0, {"A": ["x"]}, at=at), offset=0)
+    assert lake.count(since=at) == 1
+    assert lake.count(since=at - timedelta(microseconds=156)) == 1
+    assert lake.count(since=at + timedelta(microseconds=1)) == 0
+    assert lake.count(until=at) == 0
+    assert [part.events.height for part in lake.read(since=at)] == [1]
+
+
 def test_reading_is_narrowed_by_source_time_and_hospital(lake: Lake) -> None:
     day = timedelta(days=1)
     store(lake, frame(0, {"A": ["x"]}, tenant="chu", at=NEW_YEAR), offset=0)

@@ -35,7 +35,7 @@ from storage.alert_queue import AlertFilter
 from storage.alerts import AlertStore
 from storage.lake import Lake
 from tocsin.correlate_stage import CORRELATE_GROUP, CorrelateStage, Correlating
-from tocsin.correlation_state import read_back
+from tocsin.correlation_state import paces_of, read_back
 from tocsin.stages import DETECT_GROUP, PUBLISHED, DetectStage, Flush, StoreStage
 from tocsin.tally import Flow, Tally
 
@@ -266,14 +266,23 @@ def test_only_what_is_needed_is_read_back(bus: EmbeddedBus, monkeypatch: pytest.
     day = 86_400.0
     bus.publish([matches_message(at(number * day)) for number in range(40)])
     (partition, end), *_ = bus.ends([TOPIC_MATCHES]).items()
-    found = read_back(bus, partition, end, [BURST], ["rule-a"], timedelta(seconds=12))
+    found = read_back(bus, partition, end, [BURST], ["rule-a"], timedelta(seconds=12), EPOCH)
     assert sum(matches.height for matches in found.matches) == 1
     assert found.records <= 12
     # old logs that are played now: a hospital is read back by its own time
     bus.publish([matches_message([Match("rule-a", 39 * day + n, 900 + n, {"User": "ana"}, "old")]) for n in range(6)])
     (partition, end), *_ = bus.ends([TOPIC_MATCHES]).items()
-    found = read_back(bus, partition, end, [BURST], ["rule-a"], timedelta(seconds=70))
+    found = read_back(bus, partition, end, [BURST], ["rule-a"], timedelta(seconds=70), EPOCH)
     assert sum(matches.height for matches in found.matches) == 7
+
+
+def test_a_collector_whose_clock_is_behind_makes_no_match_late() -> None:
+    matches = frame_of(at(0))
+    (reached,) = matches["timestamp"]
+    read = EPOCH + timedelta(seconds=30)  # this process's clock when the match came; the collector's says EPOCH
+    (pace,) = paces_of(matches, read).values()
+    assert pace.at(read + timedelta(seconds=2)) == reached + timedelta(seconds=2)
+    assert pace.at(read - timedelta(seconds=9)) == reached  # time does not go back
 
 
 def test_records_that_cannot_be_read_do_not_stop_the_way_back(bus: EmbeddedBus) -> None:

@@ -112,12 +112,21 @@ def test_files_that_are_written_again_as_they_were_change_nothing(folder: Path, 
     assert watch.current is before
 
 
-def test_a_change_with_the_same_time_and_size_is_found_when_asked(folder: Path, source: RuleSource) -> None:
+def test_a_change_that_gave_the_file_its_old_time_back_is_found(folder: Path, source: RuleSource) -> None:
     path = folder / "r1.yml"
     state = path.stat()
     watch = RuleWatch(source)
     write(folder, 1, "STARTED")
     os.utime(path, ns=(state.st_atime_ns, state.st_mtime_ns))
+    assert watch.look()
+
+
+def test_a_change_that_no_stamp_tells_is_found_when_asked(
+    folder: Path, source: RuleSource, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tocsin.rule_watch._stamp_of", lambda _: (0, 0, 0))
+    watch = RuleWatch(source)
+    write(folder, 1, "STARTED")
     assert not watch.look()
     watch.ask()
     assert watch.look()

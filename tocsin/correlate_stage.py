@@ -176,7 +176,7 @@ class CorrelateStage:
             max_groups=max(1, self._how.max_groups // self._partitions),
         )
         reach = self._how.lateness + correlator.lookback
-        found = read_back(self._bus, partition, position, self._rules.rules, self._needed, reach)
+        found = read_back(self._bus, partition, position, self._rules.rules, self._needed, reach, self._clock())
         for matches in found.matches:
             self._memory.add(matches)
         rebuild(correlator, found)
@@ -217,7 +217,7 @@ class CorrelateStage:
         if matches.is_empty():
             return []
         self._memory.add(matches)
-        for tenant, pace in paces_of(matches).items():
+        for tenant, pace in paces_of(matches, self._clock()).items():
             share.paces[tenant] = faster(share.paces.get(tenant), pace)
         return share.correlator.feed(matches)
 

@@ -47,23 +47,22 @@ class Pace:
 
     Attributes:
         reached: Its newest event time, at most the time it was received.
-        received: When that event was received.
+        read: When that event was read here, by this process's own clock: the collector's may go wrong by minutes.
     """
 
     reached: datetime
-    received: datetime
+    read: datetime
 
     def at(self, now: datetime) -> datetime:
         """Its event time at `now`, if it went on as clocks do: also where old logs are played, months ago."""
-        return self.reached + max(now - self.received, timedelta())
+        return self.reached + max(now - self.read, timedelta())
 
 
-def paces_of(matches: pl.DataFrame) -> dict[str, Pace]:
-    """Tenant -> pace, from matches (`MATCH_SCHEMA`) that correlations look at."""
+def paces_of(matches: pl.DataFrame, read: datetime) -> dict[str, Pace]:
+    """Tenant -> pace, from matches (`MATCH_SCHEMA`) that correlations look at, read at this time."""
     reached = pl.min_horizontal("timestamp", "received").alias("reached")
-    newest = matches.select("tenant", "received", reached).drop_nulls().sort("reached", "received")
-    last = newest.unique("tenant", keep="last", maintain_order=True)
-    return {tenant: Pace(reached, received) for tenant, received, reached in last.iter_rows()}
+    newest = matches.select("tenant", reached).drop_nulls().group_by("tenant").agg(pl.col("reached").max())
+    return {tenant: Pace(reached, read) for tenant, reached in newest.iter_rows()}
 
 
 def faster(known: Pace | None, other: Pace) -> Pace:
@@ -95,6 +94,7 @@ def read_back(
     rules: Sequence[CorrelationRule],
     needed: Sequence[str],
     reach: timedelta,
+    now: datetime,
 ) -> Readback:
     """Read what the state at a position of `tocsin.matches` follows from.
 
@@ -105,6 +105,7 @@ def read_back(
         rules: The correlations.
         needed: Ids of the rules whose matches they look at.
         reach: How far before a hospital's newest event time matches still matter: lateness and longest window.
+        now: This process's clock; each hospital's time goes on from here.
 
     Raises:
         BusError: The bus cannot be asked.
@@ -114,7 +115,7 @@ def read_back(
     for records in _steps(bus, partition, position):
         found.records += len(records)
         matches = _wanted(records, needed)
-        for tenant, pace in paces_of(matches).items():
+        for tenant, pace in paces_of(matches, now).items():
             found.paces[tenant] = faster(found.paces.get(tenant), pace)
         published = _published(records) or _newest_received(matches)
         newest = newest or published

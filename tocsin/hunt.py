@@ -74,6 +74,7 @@ class HuntTally:
         matches: (rule, event) pairs that are shown, and correlations.
         correlations: Correlations among them.
         silenced: Matches that are not shown, their rules being material for correlations only.
+        forgotten: Events and groups that correlations had no room for: some may have been missed.
         uncorrelated: Matches without the field to group by, or without the number to count.
         gaps: The fields that these lack, worst first.
         correlated_timeless: Matches without a time of their own that correlations looked at.
@@ -89,6 +90,7 @@ class HuntTally:
     matches: int = 0
     correlations: int = 0
     silenced: int = 0
+    forgotten: int = 0
     uncorrelated: int = 0
     gaps: Sequence[Gap] = ()
     correlated_timeless: int = 0
@@ -206,6 +208,7 @@ def with_correlations(
     correlations = shown_correlations(passed, hunted)
     counters = passed.counters
     tally.uncorrelated = sum(counters.missing_group_field.values()) + sum(counters.bad_values.values())
+    tally.forgotten = sum(counters.capped_events.values()) + sum(counters.evicted_groups.values())
     tally.gaps, tally.correlated_timeless = passed.gaps, passed.timeless
     tally.correlations = correlations.height
     tally.matches += correlations.height

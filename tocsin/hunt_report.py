@@ -290,6 +290,14 @@ def summary(tally: HuntTally, seconds: float) -> list[str]:
             )
         )
         lines += _gap_lines(tally.gaps)
+    if tally.forgotten:
+        lines.append(
+            counted(
+                "{n} events or groups were more than correlations keep: some correlations may be missing",
+                tally.forgotten,
+                grouped=True,
+            )
+        )
     if tally.correlated_timeless:
         lines.append(
             counted(

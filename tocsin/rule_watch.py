@@ -252,4 +252,5 @@ def _stamp(path: Path, stamps: dict[str, Stamp], suffixes: Collection[str] | Non
 
 
 def _stamp_of(state: os.stat_result) -> Stamp:
-    return state.st_mtime_ns, state.st_size, state.st_ino
+    # The time of the inode moves also when a file becomes readable
+    return max(state.st_mtime_ns, state.st_ctime_ns), state.st_size, state.st_ino
