@@ -67,7 +67,8 @@ def value_matches(modifiers: list[str], wanted: object, value: str | None) -> bo
     if value is None:
         return False
     if "re" in modifiers:
-        return re.search(str(wanted), value) is not None
+        # In Rust's regex `$` is the end of the text; Python's also matches before a line feed that ends it
+        return re.search(str(wanted).replace("$", r"\Z"), value) is not None
     if "cidr" in modifiers:
         try:
             return ipaddress.ip_address(value) in ipaddress.ip_network(str(wanted))
