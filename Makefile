@@ -20,7 +20,7 @@ demo-headless: .venv/ready ## The same without a browser: prints the alerts, exi
 	@$(BIN)/tocsin demo --headless
 
 test: check ## Lint, types, import contracts and all tests (skips what needs a peer that is not here)
-	$(BIN)/pytest -m "not soak"
+	$(BIN)/pytest -m "not soak" -n auto --dist loadfile
 
 check: .venv/ready-dev
 	$(BIN)/ruff check .

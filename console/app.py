@@ -17,7 +17,7 @@ from starlette.responses import Response
 from starlette.staticfiles import StaticFiles
 from starlette.types import Scope
 
-from console import api, pages, problems
+from console import api, pages, problems, source_api, sources_page
 from console.context import Console
 from console.guard import BodyLimit, HeadAsGet, SecurityHeaders, same_origin
 from console.known_host import KnownHost
@@ -25,6 +25,7 @@ from console.pulse import Pulse
 from console.rendering import Rendering
 from console.rule_text import Rules
 from console.settings import ConsoleSettings
+from console.source_view import SourceBook
 from storage.alerts import AlertStore
 
 STATIC: Final = Path(__file__).parent / "static"
@@ -42,6 +43,7 @@ def create_app(
     pulse: Pulse | None = None,
     clock: Callable[[], datetime] = _utc_now,
     rules: Rules | None = None,
+    sources: SourceBook | None = None,
 ) -> FastAPI:
     """The console over an open store; the store stays the caller's to close.
 
@@ -51,6 +53,7 @@ def create_app(
         pulse: Supplies the state of the system for the header strip; without it there is no strip.
         clock: The time now, UTC.
         rules: Supplies what a rule says of itself, by rule id; without it alert pages show the title alone.
+        sources: Supplies what each hospital sends; without it the sources page says that it is not known.
 
     Raises:
         ConsoleError: A catalog of translations cannot be read.
@@ -64,10 +67,12 @@ def create_app(
         openapi_url="/api/openapi.json",
         dependencies=[Depends(same_origin)],
     )
-    app.state.console = Console(store, settings, Rendering(settings, clock), pulse, clock, rules)
+    app.state.console = Console(store, settings, Rendering(settings, clock), pulse, clock, rules, sources)
     app.include_router(api.router)
     app.include_router(api.health)
+    app.include_router(source_api.router)
     app.include_router(pages.router)
+    app.include_router(sources_page.router)
     app.mount("/static", RevalidatedFiles(directory=STATIC), name="static")
     problems.install(app)
     app.add_middleware(HeadAsGet)

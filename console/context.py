@@ -13,6 +13,7 @@ from console.pulse import Pulse, SystemPulse
 from console.rendering import Rendering
 from console.rule_text import Rules, RuleText
 from console.settings import ConsoleSettings
+from console.source_view import SourceBook
 from storage.alerts import AlertStore
 
 
@@ -26,6 +27,7 @@ class Console:
     pulse: Pulse | None
     clock: Callable[[], datetime]
     rules: Rules | None = None
+    sources: SourceBook | None = None
 
     def taken_pulse(self) -> SystemPulse | None:
         """The pulse now, or None where nobody supplies one."""

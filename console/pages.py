@@ -45,7 +45,7 @@ def queue(
     token = change_token(console)
     page = console.store.queue(chosen, limit=console.settings.page_size, cursor=asked.cursor or None)
     context = {
-        **_frame(console, analyst),
+        **frame(console, analyst),
         "asked": asked,
         "rows": page.items,
         "total": page.total,
@@ -129,7 +129,7 @@ def _remember(request: Request, response: Response, name: str) -> None:
 @router.get("/pulse")
 def pulse(request: Request, console: TheConsole, analyst: Annotated[str, Depends(current_analyst)]) -> Response:
     """The header strip alone, for open pages that refresh it."""
-    return console.rendering.page(request, "pulse.html", _frame(console, analyst))
+    return console.rendering.page(request, "pulse.html", frame(console, analyst))
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,8 +142,8 @@ class _Draft:
     fault: str | None = None
 
 
-def _frame(console: Console, analyst: str) -> dict[str, object]:
-    """What the layout shows on every page."""
+def frame(console: Console, analyst: str) -> dict[str, object]:
+    """What the layout shows on every page (for the other modules of pages too)."""
     taken = console.taken_pulse()
     silent = taken.silent_hospitals(console.clock(), console.settings.silent_after) if taken else frozenset()
     return {
@@ -158,7 +158,7 @@ def _frame(console: Console, analyst: str) -> dict[str, object]:
 def _alert_page(request: Request, console: Console, row: AlertRow, draft: _Draft, status_code: int = 200) -> Response:
     shown = row.alert
     context = {
-        **_frame(console, draft.analyst),
+        **frame(console, draft.analyst),
         "row": row,
         "alert": shown,
         "rule": console.rule_text(shown.rule_id),

@@ -7,13 +7,14 @@
 from __future__ import annotations
 
 import gettext
+import math
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime, tzinfo
+from datetime import UTC, datetime, timedelta, tzinfo
 from pathlib import Path
 from typing import Final
 
-from babel.dates import format_skeleton
-from babel.numbers import format_decimal
+from babel.dates import format_skeleton, format_timedelta
+from babel.numbers import format_decimal, format_percent
 from fastapi import Request
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
@@ -28,6 +29,7 @@ from console.visible import evidence_line, highlighted, marked_up, shown
 from storage.alert import Level, Status
 
 TEMPLATES: Final = Path(__file__).parent / "templates"
+_SECOND: Final = timedelta(seconds=1)
 COOKIE_SECONDS: Final = 365 * 24 * 3600
 
 
@@ -120,6 +122,13 @@ def _environment(
         short_host=wording.short_host,
         number=lambda value: format_decimal(value, locale=code),
         moment=lambda value: moment(value, code, zone, clock()),
+        ago=lambda value: format_timedelta(min(value - clock(), -_SECOND), add_direction=True, locale=code),
+        percent=lambda value: format_percent(math.floor(value * 1000) / 1000, "#,##0.#%", locale=code),
+        rule_title=lambda alert: (
+            catalog.gettext(wording.RULE_TITLES[alert.rule_id])
+            if alert.rule_id in wording.RULE_TITLES
+            else alert.rule_title
+        ),
     )
     return environment
 

@@ -43,6 +43,16 @@ SINCE: Final[Mapping[str, tuple[str, timedelta]]] = {
     "30d": (N_("Last 30 days"), timedelta(days=30)),
 }
 
+RULE_TITLES: Final[Mapping[str, str]] = {
+    "4b1f6c0e-6a53-4f1e-9d57-0c6b4a8e2d11": N_("A log source has fallen silent"),
+    "8f0d3e52-1c7b-4a86-b7f4-53d19a0c6e22": N_("All log sources behind one sender have fallen silent"),
+    "c2a97d48-5e3f-4d0b-8a61-f7b80e914a33": N_("A hospital has fallen silent"),
+    "1d64b8fa-92c0-4e7d-a35c-6e2f07b1cd44": N_("An expected log source has never sent"),
+    "e6750c9b-3d28-4b14-9cf2-18a4d5f3b955": N_("Many log sources of a hospital have fallen silent"),
+    "70e2f5d1-b84a-4c69-86de-9a3c1b7f0e66": N_("The logs that come in are not being received or read"),
+}
+"""Rule id -> title, of the alerts that the platform raises itself; a Sigma rule keeps its author's language."""
+
 _TECHNIQUE: Final = re.compile(r"attack\.(t\d{4}(?:\.\d{3})?|[gs]\d{4})", re.IGNORECASE)
 
 

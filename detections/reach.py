@@ -15,6 +15,9 @@ from typing import Final
 
 from detections.rule import Rule
 from ingest.formats import auditd, cloudtrail, linux_syslog, sshd, sudo
+from ingest.formats.device_table import LOGSOURCES as DEVICE_LOGSOURCES
+from ingest.formats.hospital_table import LOGSOURCES as HOSPITAL_LOGSOURCES
+from ingest.formats.system_table import LOGSOURCES as SYSTEM_LOGSOURCES
 from ingest.formats.windows_logsource import (
     CATEGORIES,
     CHANNEL_SERVICES,
@@ -62,6 +65,7 @@ def given_logsources() -> frozenset[LogSource]:
             *(LogSource("linux", None, service) for service in linux),
             *(LogSource("cisco", None, service) for service in ("syslog", *linux_syslog.CISCO_SERVICES.values())),
             *(auditd.LOGSOURCE, sshd.LOGSOURCE, sudo.LOGSOURCE, cloudtrail.LOGSOURCE),
+            *(*HOSPITAL_LOGSOURCES, *DEVICE_LOGSOURCES, *SYSTEM_LOGSOURCES),
         }
     )
 

@@ -28,7 +28,10 @@ TOPIC_FIRINGS: Final = "tocsin.firings"
 """Every correlation that fired, silenced ones too: what `correlate` reads back when it starts."""
 
 TOPIC_QUARANTINE: Final = "tocsin.quarantine"
-TOPICS: Final = (TOPIC_RAW, TOPIC_MATCHES, TOPIC_ALERTS, TOPIC_FIRINGS, TOPIC_QUARANTINE)
+TOPIC_SOURCES: Final = "tocsin.sources"
+"""What came from whom: counts by source of what `detect` read, and of what each collector took and dropped."""
+
+TOPICS: Final = (TOPIC_RAW, TOPIC_MATCHES, TOPIC_ALERTS, TOPIC_FIRINGS, TOPIC_QUARANTINE, TOPIC_SOURCES)
 
 
 class BusError(Exception):

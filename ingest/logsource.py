@@ -22,6 +22,7 @@ WIDER_CATEGORIES: dict[str, tuple[str, ...]] = {
 WIDER_SERVICES: dict[str, tuple[str, ...]] = {
     "sshd": ("auth",),
     "sudo": ("auth",),
+    "asa-command": ("asa", "aaa"),  # commands on a Cisco ASA
 }
 """Service of an event -> the umbrella services that rules use for it."""
 

@@ -15,23 +15,27 @@ import polars as pl
 
 from ingest.envelope import EVENT_ID, ORIGINAL, PEER, RECEIVED, TENANT, UTC_MICROSECONDS, EventFrame
 from ingest.formats.envelope_columns import Notes, with_envelope
-from ingest.formats.piece import EnvelopeNames, Inner, Piece
+from ingest.formats.piece import EnvelopeNames, Format, Inner, Piece
 from ingest.formats.syslog import split_headers
 from ingest.formats.table import BARE, FORMATS
+from ingest.formats.times import UTC_ZONE, Clocks, localised
 from ingest.logsource import UNKNOWN, LogSource
+from ingest.readings import AS_THEY_SAY, Reading, Readings
 from ingest.visible import visible
 
 NOT_UTF8: Final = "not UTF-8: read as ISO-8859-1"
 COOKIE: Final = "@cee:"
 """Stands before content that is JSON (Project Lumberjack, rsyslog's mmjsonparse)."""
+ALL: Final = pl.col("payload").is_not_null()
 NOT_UNDERSTOOD: Final = "no format understood this line"
 
 
-def parse(raw: pl.DataFrame) -> list[EventFrame]:
+def parse(raw: pl.DataFrame, readings: Readings | None = None) -> list[EventFrame]:
     """Read a raw batch into event frames.
 
     Args:
         raw: `ingest.rawbatch.RAW_SCHEMA` and `event.id`, as `decode_record` gives them.
+        readings: What is known of the sources: time zones, pinned formats. None: times without a zone are UTC.
 
     Returns:
         Frames, one or more a log source; their event ids together are exactly those of `raw`.
@@ -39,11 +43,45 @@ def parse(raw: pl.DataFrame) -> list[EventFrame]:
     if raw.is_empty():
         return []
     raw = raw.rechunk()  # rows taken from text in several chunks would be copied, byte for byte
+    if not readings:
+        return _parse(raw, AS_THEY_SAY, None)
+    frames: list[EventFrame] = []
+    for reading, rows in _by_reading(raw, readings):
+        pinned = _format_named(reading.format, readings) if reading.format else None
+        frames += _parse(raw if rows is None else raw[rows], reading, pinned)
+    return frames
+
+
+def _by_reading(raw: pl.DataFrame, readings: Readings) -> list[tuple[Reading, pl.Series | None]]:
+    """The rows of each reading; None for all of them."""
+    sources = raw.select("tenant", "peer")
+    tenants = set(sources["tenant"].unique().to_list())
+    if readings.needs_host(tenants):
+        hosts = split_lines(decode_lines(raw["line"], {}), raw["received"])["syslog.host"]
+        sources = sources.with_columns(hosts.str.to_lowercase().alias("host"))
+    else:
+        sources = sources.with_columns(pl.lit(None, dtype=pl.String).alias("host"))
+    parts: dict[Reading, list[pl.Series]] = {}
+    alike = sources.with_row_index("row").group_by("tenant", "peer", "host", maintain_order=True).agg("row")
+    for tenant, peer, host, rows in zip(*(alike[name] for name in ("tenant", "peer", "host", "row")), strict=True):
+        parts.setdefault(readings.of(tenant, peer, host), []).append(rows)
+    if len(parts) == 1:
+        return [(reading, None) for reading in parts]
+    return [(reading, pl.concat(rows).sort()) for reading, rows in parts.items()]
+
+
+def _format_named(name: str, readings: Readings) -> Format | None:
+    return readings.formats.get(name) or next((form for form in FORMATS if form.name == name), None)
+
+
+def _parse(raw: pl.DataFrame, reading: Reading, pinned: Format | None) -> list[EventFrame]:
     marks = raw["mark"]
     notes: Notes = {row: [marks[row]] for row in marks.is_not_null().arg_true()}
+    if reading.format is not None and pinned is None:
+        _note(notes, dict.fromkeys(range(raw.height), f"the format {reading.format} of this source does not exist"))
     text = decode_lines(raw["line"], notes)
     lines = split_lines(text, raw["received"])
-    pieces, inner, unread = read_lines(lines, notes)
+    pieces, inner, unread = read_lines(lines, notes, pinned)
     if unread.height:
         _note(notes, dict.fromkeys(unread["row"].to_list(), NOT_UNDERSTOOD))
         pieces.append(_unread(unread, UNKNOWN, "unknown"))
@@ -51,6 +89,8 @@ def parse(raw: pl.DataFrame) -> list[EventFrame]:
         within, more = _read_inner(inner, raw["received"], notes)
         pieces += more
         lines = lines.update(within, on="row")
+    if reading.zone != UTC_ZONE:
+        lines = lines.with_columns(_header_times(lines, Clocks(reading.zone, raw["received"])))
     ground = raw.select(
         EVENT_ID,
         pl.col("tenant").alias(TENANT),
@@ -60,10 +100,16 @@ def parse(raw: pl.DataFrame) -> list[EventFrame]:
         lines["syslog.time"],
         lines["syslog.host"],
     )
-    return list(_frames(pieces, ground, notes))
+    return list(_frames(pieces, ground, notes, reading.zone))
 
 
-def _frames(pieces: Sequence[Piece], ground: pl.DataFrame, notes: Notes) -> Iterator[EventFrame]:
+def _header_times(lines: pl.DataFrame, clocks: Clocks) -> pl.Series:
+    """The times of syslog headers; those that name no zone in that of the source."""
+    times, naive = lines["syslog.time"], lines["syslog.naive"].fill_null(value=False)
+    return localised(times, clocks).zip_with(naive, times).alias("syslog.time") if naive.any() else times
+
+
+def _frames(pieces: Sequence[Piece], ground: pl.DataFrame, notes: Notes, zone: str) -> Iterator[EventFrame]:
     """The frames of pieces, which have each row of the ground exactly once.
 
     Rows are brought into the order of the pieces once, and each piece takes a slice: that copies no text, while taking
@@ -74,7 +120,7 @@ def _frames(pieces: Sequence[Piece], ground: pl.DataFrame, notes: Notes) -> Iter
     start = 0
     for piece in pieces:
         height = len(piece.rows)
-        yield EventFrame(piece.logsource, with_envelope(piece, ordered.slice(start, height), notes))
+        yield EventFrame(piece.logsource, with_envelope(piece, ordered.slice(start, height), notes, zone))
         start += height
 
 
@@ -124,19 +170,31 @@ def _bare_lines(rows: pl.Series, text: pl.Series) -> pl.DataFrame:
         program=nothing,
         pid=nothing,
         structured_data=nothing,
-        **{"syslog.host": nothing, "syslog.time": pl.lit(None, dtype=UTC_MICROSECONDS)},
+        **{
+            "syslog.host": nothing,
+            "syslog.time": pl.lit(None, dtype=UTC_MICROSECONDS),
+            "syslog.naive": pl.lit(value=False),
+        },
     )
 
 
-def read_lines(lines: pl.DataFrame, notes: Notes) -> tuple[list[Piece], list[Inner], pl.DataFrame]:
-    """Offer the lines to each format in turn: pieces, lines that carry another, and what no format reads."""
+def read_lines(
+    lines: pl.DataFrame, notes: Notes, pinned: Format | None = None
+) -> tuple[list[Piece], list[Inner], pl.DataFrame]:
+    """Offer the lines to each format in turn: pieces, lines that carry another, and what no format reads.
+
+    Args:
+        lines: `LINE_SCHEMA`.
+        notes: Remarks on rows; those of the formats are added.
+        pinned: Is offered all lines first, whether it would recognise them or not.
+    """
     pieces: list[Piece] = []
     inner: list[Inner] = []
     left = lines
-    for form in FORMATS:
+    for form in (pinned, *(form for form in FORMATS if form is not pinned)) if pinned is not None else FORMATS:
         if left.is_empty():
             break
-        recognised = left.select(form.recognise.fill_null(value=False).alias("is"))["is"]
+        recognised = left.select(ALL.alias("is"))["is"] if form is pinned else form.recognised(left)
         if not recognised.any():
             continue
         parsed = form.parse(left if recognised.all() else left.filter(recognised))
@@ -175,7 +233,7 @@ def _read_inner(inner: list[Inner], received: pl.Series, notes: Notes) -> tuple[
         for row in apart.keys() & read.to_list() if apart else ():
             notes.setdefault(row, []).extend(apart[row])
         # Bare and headed lines have their columns in another order: only these are put together.
-        lines.append(part.select("row", "syslog.time", "syslog.host"))
+        lines.append(part.select("row", "syslog.time", "syslog.naive", "syslog.host"))
     return pl.concat(lines), pieces
 
 

@@ -7,15 +7,15 @@ listener knows.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Final
 
 import polars as pl
 
-from ingest.bus import Record
+from ingest.bus import Message, Record
 from ingest.envelope import EVENT_ID, UTC_MICROSECONDS
-from ingest.ipc import decode_frame, encode_frame
+from ingest.ipc import FrameDecodeError, decode_frame, encode_frame
 
 RAW_SCHEMA: Final[dict[str, pl.DataType]] = {
     "line": pl.Binary(),  # the frame without its transport framing
@@ -25,6 +25,16 @@ RAW_SCHEMA: Final[dict[str, pl.DataType]] = {
     "peer": pl.String(),
 }
 """Columns of a raw batch."""
+
+BATCH_ID: Final = "batch"
+"""Header: `run:number` of the batch, where `run` is 64 random bits of the collector's process. A batch that is
+published again, because nobody knew whether it had arrived, has the id it had before (docs/decisions/0009)."""
+
+BATCH_ROW: Final = "batch-row"
+"""Header of a part of a batch: how many lines of the batch come before it."""
+
+BATCH_LINES: Final = "lines"
+"""Header: how many lines the message holds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,3 +76,25 @@ def decode_record(record: Record) -> pl.DataFrame:
         .with_columns(pl.concat_str([pl.lit(place), pl.col("row").cast(pl.String)]).alias(EVENT_ID))
         .drop("row")
     )
+
+
+def split_message(message: Message, max_bytes: int) -> list[Message]:
+    """A raw batch in parts of at most `max_bytes` of lines, or of one line; each says which part of the batch it is."""
+    try:
+        frame = decode_frame(message.value, RAW_SCHEMA)
+    except FrameDecodeError:
+        return [message]  # no batch of ours: the bus must take it as it is
+    first = int(message.headers.get(BATCH_ROW, "0"))
+    parts: list[Message] = []
+    start, size = 0, 0
+    for row, length in enumerate(frame["line"].bin.size().to_list()):
+        if row > start and size + length > max_bytes:
+            parts.append(_part(message, frame, start, row, first))
+            start, size = row, 0
+        size += length
+    return [*parts, _part(message, frame, start, frame.height, first)] if parts else [message]
+
+
+def _part(message: Message, frame: pl.DataFrame, start: int, end: int, first: int) -> Message:
+    where = {BATCH_ROW: str(first + start), BATCH_LINES: str(end - start)}
+    return replace(message, value=encode_frame(frame[start:end]), headers={**message.headers, **where})

@@ -18,7 +18,7 @@ from typing import Final
 import duckdb
 
 from storage.errors import StoreError
-from storage.migrations import migrate
+from storage.migrations import check_version, migrate
 
 _CONFIG: Final[dict[str, str | bool | int | float | list[str]]] = {
     "autoinstall_known_extensions": "false",
@@ -30,23 +30,26 @@ _CONFIG: Final[dict[str, str | bool | int | float | list[str]]] = {
 class AlertDatabase:
     """One DuckDB file with one writer and any number of reading threads."""
 
-    def __init__(self, path: Path, now: datetime, memory_limit: str) -> None:
-        """Open the file, making it or bringing it to the newest schema.
+    def __init__(self, path: Path, now: datetime, memory_limit: str, *, read_only: bool = False) -> None:
+        """Open the file, making it or bringing it to the newest schema; or only to read it, as it is.
 
         Raises:
-            StoreError: Another process holds it, it is no such store, or a newer Tocsin wrote it.
+            StoreError: Another process holds it, it is no such store, or a newer Tocsin wrote it. Read only: it is not
+                there, or is not of this schema.
         """
         self.path = path
         self._writing = threading.RLock()
         self._opening = threading.Lock()
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._root = duckdb.connect(str(path), config={**_CONFIG, "memory_limit": memory_limit})
+            if not read_only:
+                path.parent.mkdir(parents=True, exist_ok=True)
+            config = {**_CONFIG, "memory_limit": memory_limit}
+            self._root = duckdb.connect(str(path), read_only=read_only, config=config)
         except (OSError, duckdb.Error) as error:
             raise StoreError(f"alert store {path}: {_why_not_opened(error)}") from error
         try:
             self._root.execute("SET GLOBAL TimeZone = 'UTC'")
-            migrate(self._root, now)
+            check_version(self._root) if read_only else migrate(self._root, now)
             self._root.execute("SET GLOBAL lock_configuration = true")
         except (StoreError, duckdb.Error) as error:
             self._root.close()

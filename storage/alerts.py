@@ -71,6 +71,11 @@ class AlertStore:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    @property
+    def database(self) -> AlertDatabase:
+        """The file, for what else is kept in it (`storage.sources`)."""
+        return self._database
+
     def close(self) -> None:
         """Let go of the file; waits for a write under way."""
         self._database.close()

@@ -968,6 +968,7 @@ def test_openapi_describes_the_api_and_no_cdn_page_is_served(browser: Browser) -
         "/api/changes",
         "/api/pulse",
         "/api/hospitals",
+        "/api/sources",
         "/healthz",
     }
     for path in ("/docs", "/redoc", "/openapi.json"):

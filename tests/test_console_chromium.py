@@ -78,6 +78,8 @@ def running(store: AlertStore) -> Iterator[RunningConsole]:
 
 @pytest.fixture
 def page(chromium: webdriver.Chrome, running: RunningConsole) -> Iterator[webdriver.Chrome]:
+    chromium.get("about:blank")
+    chromium.get_log("browser")  # type: ignore[no-untyped-call]  # what a page of another test asked of its closed server
     chromium.get(f"{running.url}/?lang=en")
     yield chromium
     # Also what the Content-Security-Policy blocks is an entry in this log.

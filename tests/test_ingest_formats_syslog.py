@@ -40,6 +40,18 @@ HEADERS: list[tuple[bytes, str | None, str | None, str | None, datetime, str]] =
      datetime(2025, 2, 28, 10, tzinfo=UTC), "hello"),
     (b"<13>Feb 28 10:00:00 UTC web01 app: hello", "web01", "app", None,
      datetime(2026, 2, 28, 10, tzinfo=UTC), "hello"),
+    # Cisco: counters, its own name, a colon (EMBLEM, NX-OS) before the time
+    (b"<189>45: *Feb 28 10:00:00.250: app: hello", None, "app", None,
+     datetime(2026, 2, 28, 10, 0, 0, 250000, tzinfo=UTC), "hello"),
+    (b"<189>45: 000045: Feb 28 10:00:00: app: hello", None, "app", None,
+     datetime(2026, 2, 28, 10, tzinfo=UTC), "hello"),
+    (b"<189>45: core-sw01: *Feb 28 10:00:00: app: hello", "core-sw01", "app", None,
+     datetime(2026, 2, 28, 10, tzinfo=UTC), "hello"),
+    (b"<189>45: core-sw01: 000045: .Feb 28 10:00:00 UTC: app: hello", "core-sw01", "app", None,
+     datetime(2026, 2, 28, 10, tzinfo=UTC), "hello"),
+    (b"<189>:Feb 28 10:00:00 UTC: app: hello", None, "app", None, datetime(2026, 2, 28, 10, tzinfo=UTC), "hello"),
+    (b"<189>: 2026 Feb 28 10:00:00 UTC: app: hello", None, "app", None,
+     datetime(2026, 2, 28, 10, tzinfo=UTC), "hello"),
     (b"<13>Feb 28 10:00:00 2001:db8::1 app: hello", "2001:db8::1", "app", None,
      datetime(2026, 2, 28, 10, tzinfo=UTC), "hello"),
     # what rsyslog escapes is undone for parsing
@@ -82,6 +94,12 @@ def test_a_time_without_a_year_gets_the_latest_that_is_not_in_the_future(
     assert read(f"<13>{text} web01 app: hello".encode(), received)[1]["@timestamp"] == expected
 
 
+def test_a_tag_may_end_in_a_bracket_of_its_own() -> None:
+    logsource, row = read(b"<86>Feb 28 10:00:00 pc01 gdm-password]: hello")
+    assert logsource == LogSource("linux", None, "auth")
+    assert (row["host.name"], row["process.name"], row["message"]) == ("pc01", "gdm-password", "hello")
+
+
 def test_structured_data_is_kept() -> None:
     assert read(b'<34>1 - h app - - [a@1 b="c"] hello')[1]["structured_data"] == '[a@1 b="c"]'
 
@@ -120,9 +138,34 @@ def test_the_program_gives_the_service(program: str, service: str) -> None:
 
 @pytest.mark.parametrize(
     ("text", "service"),
-    [("%AAA-5-USER_LOGGED: User x", "aaa"), ("%SYS-5-CONFIG_I: y", "syslog"), ("12: %BGP-3-NOTIFICATION: z", "bgp")],
+    [
+        ("%AAA-5-USER_LOGGED: User x", "aaa"),
+        ("%SYS-5-CONFIG_I: y", "syslog"),
+        ("12: %BGP-3-NOTIFICATION: z", "bgp"),
+        ("%PARSER-5-CFGLOG_LOGGEDCMD: User:a  logged command:no logging host", "aaa"),
+    ],
 )
 def test_cisco(text: str, service: str) -> None:
     logsource, row = read(f"<189>Feb 28 10:00:00 sw03 {text}".encode())
     assert logsource == LogSource("cisco", None, service)
     assert row["host.name"] == "sw03"
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("%SYS-5-CONFIG_I: Configured from console by admin on vty0 (192.0.2.9)",
+         {"user.name": "admin", "source.ip": "192.0.2.9"}),
+        ("%SEC_LOGIN-4-LOGIN_FAILED: Login failed [user: admin] [Source: 192.0.2.9] [localport: 22] [Reason: x]",
+         {"user.name": "admin", "source.ip": "192.0.2.9"}),
+        ("%PARSER-5-CFGLOG_LOGGEDCMD: User:admin  logged command:no logging host 192.0.2.1",
+         {"user.name": "admin", "command": "no logging host 192.0.2.1"}),
+        ("%AAA-5-USER_LOGGED: User admin executed: show run", {"user.name": "admin", "command": "show run"}),
+        ("%SYS-5-RESTART: System restarted", {}),
+    ],
+)  # fmt: skip
+def test_who_did_what_on_a_cisco(text: str, said: dict[str, str]) -> None:
+    row = read(f"<189>45: sw03: *Feb 28 10:00:00: {text}".encode())[1]
+    names = ("user.name", "source.ip", "command")
+    assert {name: row[name] for name in names if name in row} == said
+    assert (row["host.name"], row["message"]) == ("sw03", text)

@@ -177,7 +177,7 @@ TIMES: list[tuple[object, datetime | None]] = [
     (1772272800123, datetime(2026, 2, 28, 10, 0, 0, 123000, tzinfo=UTC)),
     (1772272800123456, datetime(2026, 2, 28, 10, 0, 0, 123456, tzinfo=UTC)),
     ("1772272800123456789", datetime(2026, 2, 28, 10, 0, 0, 123456, tzinfo=UTC)),
-    ("1772272800.5", datetime(2026, 2, 28, 10, tzinfo=UTC)),
+    ("1772272800.5", datetime(2026, 2, 28, 10, 0, 0, 500000, tzinfo=UTC)),
     ("2026-02-28 10:00:00,123", datetime(2026, 2, 28, 10, 0, 0, 123000, tzinfo=UTC)),
     ("2026-02-28T10:00:00,123+02:00", datetime(2026, 2, 28, 8, 0, 0, 123000, tzinfo=UTC)),
     ("/Date(1772272800123)/", datetime(2026, 2, 28, 10, 0, 0, 123000, tzinfo=UTC)),
@@ -342,6 +342,7 @@ def test_every_format_is_in_the_documentation() -> None:
     documented = {line.split("`")[1] for line in text.splitlines() if line.startswith("| `")} - {"event.dataset"}
     datasets = {"aws.cloudtrail", "json.declared", "unknown", "windows.evtx", "windows.json", "windows.nxlog"}
     datasets |= {"windows.winlogbeat", "windows.winlogbeat6", *(form.name for form in FORMATS)}
+    datasets |= {"adapter.NAME", "fhir.auditevent", "fortigate.cef", "json.ecs", "json.ocsf", "zeek"}
     assert documented == datasets
 
 

@@ -52,7 +52,7 @@ def test_what_the_machine_does_is_not_contained() -> None:
 
 
 def test_a_line_that_makes_the_parser_fail_is_kept_and_marked(monkeypatch: pytest.MonkeyPatch) -> None:
-    def fragile(lines: pl.DataFrame) -> list[EventFrame]:
+    def fragile(lines: pl.DataFrame, _readings: object) -> list[EventFrame]:
         if b"poison \xff" in lines["line"].to_list():
             raise pl.exceptions.PanicException("a defect")
         return parse(lines)

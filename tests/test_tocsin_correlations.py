@@ -276,6 +276,26 @@ def test_only_what_is_needed_is_read_back(bus: EmbeddedBus, monkeypatch: pytest.
     assert sum(matches.height for matches in found.matches) == 7
 
 
+def test_what_was_read_in_one_step_is_not_late_when_it_is_read_back_in_two(
+    bus: EmbeddedBus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tocsin.correlation_state.STEP", 1)
+    monkeypatch.setattr("tocsin.correlation_state.LONGEST_STEP", 1)
+    # A catch-up: the hour of one log source before that of the next, further apart than the lateness
+    bus.publish([matches_message(at(8)), matches_message(at(1, 2, start=5))])
+    rules = how(rule_set(BURST))
+    first = CorrelateStage(bus, Tally(), rules, Clock())
+    first.step(0.5)
+    first.close()
+    tally = Tally()
+    second = CorrelateStage(bus, tally, rules, Clock())
+    bus.publish([matches_message(at(30, start=9))])
+    drain(second)
+    second.close()
+    assert [alert.timestamp for alert in alerts_on(bus) if alert.rule_id == "burst"] == [EPOCH + timedelta(seconds=8)]
+    assert tally.passed(Flow.LATE) == 0
+
+
 def test_a_collector_whose_clock_is_behind_makes_no_match_late() -> None:
     matches = frame_of(at(0))
     (reached,) = matches["timestamp"]
@@ -337,6 +357,31 @@ class TestIdle:
         clock.pass_seconds(2)
         drain(stage)
         assert self.fired(bus) == ["burst"]
+        stage.close()
+
+    def test_under_steady_load_it_goes_on_all_the_same(self, bus: EmbeddedBus, monkeypatch: pytest.MonkeyPatch) -> None:
+        clock = Clock()
+        stage = CorrelateStage(bus, Tally(), how(rule_set(BURST)), clock)
+        monkeypatch.setattr(stage._subscription, "lag", lambda: 1)  # there is always one more
+        bus.publish([matches_message(at(0, 1, 2))])
+        drain(stage)
+        for second in range(3, 12):
+            clock.now = EPOCH + timedelta(seconds=second)
+            bus.publish([matches_message([Match("rule-x", second, 100 + second, {"User": "bob"}, "quimper")])])
+            stage.step(0.05)
+        assert self.fired(bus) == ["burst"]
+        stage.close()
+
+    def test_that_it_stands_still_is_said(self, bus: EmbeddedBus) -> None:
+        clock = Clock()
+        stage = CorrelateStage(bus, Tally(), how(rule_set(BURST)), clock)
+        bus.publish([Message(TOPIC_RAW, "brest/x", b"waits")])
+        clock.pass_seconds(2)
+        drain(stage)
+        clock.pass_seconds(120)
+        with structlog.testing.capture_logs() as logs:
+            drain(stage)
+        assert [entry["waits_for"] for entry in logs if "stands still" in entry["event"]] == ["detect"]
         stage.close()
 
     def test_old_logs_go_on_in_their_own_time(self, bus: EmbeddedBus) -> None:

@@ -108,6 +108,16 @@ def sysmon(image: str, record: int, parent: str = "C:\\Windows\\explorer.exe") -
     ).encode()
 
 
+FAILED_LOGIN = """
+title: Failed Login
+id: 66666666-6666-4666-8666-666666666666
+status: test
+level: low
+logsource: {product: linux, service: sshd}
+detection: {a: {message|contains: Failed password}, condition: a}
+"""
+
+
 @pytest.fixture
 def rules(tmp_path: Path) -> Path:
     folder = tmp_path / "rules"
@@ -354,6 +364,8 @@ def test_list_options_are_repeated(args: str, expected: str) -> None:
         (["--rules", "nowhere", "--events", "{events}"], "nowhere: no such file or folder"),
         (["--rules", "{rules}/broken.yml", "--events", "{events}"], "no rules to run in"),
         (["--rules", "{rules}", "--lake-path", "nowhere"], "nowhere: no lake there"),
+        (["--rules", "{rules}", "--events", "{events}", "--time-zone", "Europe/Brest"], "Europe/Brest is no time zone"),
+        (["--rules", "{rules}", "--events", "{events}", "--format", "nonsuch"], "'nonsuch' is not one of"),
     ],
 )
 def test_what_cannot_be_hunted_is_one_line_and_exit_2(args: list[str], message: str, rules: Path, events: Path) -> None:
@@ -361,6 +373,17 @@ def test_what_cannot_be_hunted_is_one_line_and_exit_2(args: list[str], message: 
     assert result.exit_code == 2
     assert message in result.stderr.splitlines()[-1]
     assert (result.stdout, "Traceback" in result.stderr) == ("", False)
+
+
+def test_local_times_and_a_pinned_format(tmp_path: Path) -> None:
+    rule = tmp_path / "rule.yml"
+    rule.write_text(FAILED_LOGIN)
+    lines = tmp_path / "auth.log"
+    lines.write_bytes(b"Jul  1 13:30:00 h app: Failed password for root from 192.0.2.7 port 22 ssh2\n")
+    args = ("--rules", rule, "--events", lines, "--json")
+    assert found(run(*args)) == []  # the program is not sshd
+    (match,) = found(run(*args, "--format", "linux.sshd", "--time-zone", "Europe/Paris"))
+    assert str(match["timestamp"]).endswith("-07-01T11:30:00.000000Z")
 
 
 def test_one_unreadable_source_does_not_stop_the_others(rules: Path, events: Path, tmp_path: Path) -> None:

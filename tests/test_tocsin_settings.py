@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tocsin.settings import Settings, SettingsError, load_settings
+from tocsin.settings import ListenerSection, Settings, SettingsError, load_settings
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
@@ -36,7 +36,7 @@ def test_file_then_environment_then_flags(tmp_path: Path) -> None:
         ("", {}, [("rules.x.y", "1"), ("rules.x.y.z", "1")], ["rules"]),
         ("not toml", {}, [], ["config.toml", "not valid TOML"]),
         ("[[collect.listeners]]\nname='a'\nport=70000\nhospital='h'", {}, [], ["collect.listeners.[a].port"]),
-        ("[[collect.listeners]]\nname='a'", {}, [], ["collect.listeners.[a].hospital", "missing"]),
+        ("[[collect.listeners]]\nname='a'", {}, [], ["collect.listeners.[a]", "hospital is missing"]),
         ("[[collect.listeners]]\nname='a'\nhopital='h'", {}, [], ["collect.listeners.[a].hopital", "unknown setting"]),
         ("[[collect.listeners]]\nname='a'\nhospital='a/b'", {}, [], ["[a].hospital", "without a slash"]),
         ("[[collect.listeners]]\nname='a'\nhospital=' .. '", {}, [], ["[a].hospital", "without a slash"]),
@@ -94,8 +94,7 @@ def test_the_sample_names_every_setting_with_its_default(tmp_path: Path) -> None
     uncommented.write_text("\n".join(lines))
     wanted = keys(Settings().model_dump()) - {"collect.listeners", ""}
     listener = "collect.listeners"
-    wanted |= {f"{listener}.{name}" for name in ("name", "hospital", "transport", "host", "port")}
-    wanted |= {f"{listener}.{name}" for name in ("max_frame", "max_connections", "idle_timeout")}
+    wanted |= {f"{listener}.{name}" for name in ListenerSection.model_fields}
     assert keys(tomllib.loads("\n".join(lines))) == wanted
     load_settings(uncommented, {})
     as_shipped = tmp_path / "shipped.toml"

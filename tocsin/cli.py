@@ -22,6 +22,7 @@ import click
 from console.errors import ConsoleError
 from detections.rule import RuleError
 from ingest.bus import BusError
+from ingest.hospital_file import RegistryError
 from ingest.listeners import CollectError
 from storage.errors import StorageError
 from tocsin.exercise_scenario import ExerciseError
@@ -29,10 +30,20 @@ from tocsin.languages import ENGLISH, has_accents, language_of, speak, spoken, t
 from tocsin.logs import configure_logs
 from tocsin.settings import SettingsError
 
-FORESEEN: Final = (BusError, CollectError, ConsoleError, ExerciseError, RuleError, SettingsError, StorageError)
+FORESEEN: Final = (
+    BusError,
+    CollectError,
+    ConsoleError,
+    ExerciseError,
+    RegistryError,
+    RuleError,
+    SettingsError,
+    StorageError,
+)
 """The error roots of the stages: each message is one line that says what, where and why."""
 
 COMMANDS: Final = {
+    "authority": "tocsin.authority_command:authority",
     "run": "tocsin.process_commands:run",
     "collect": "tocsin.process_commands:collect",
     "detect": "tocsin.process_commands:detect",
@@ -40,8 +51,10 @@ COMMANDS: Final = {
     "console": "tocsin.process_commands:console",
     "demo": "tocsin.process_commands:demo",
     "exercise": "tocsin.exercise_command:exercise",
+    "hospital": "tocsin.hospital_command:hospital",
     "hunt": "tocsin.hunt:hunt",
     "rules": "tocsin.rules_command:rules",
+    "sources": "tocsin.sources_command:sources",
 }
 """Command -> module and name of what runs it."""
 

@@ -32,6 +32,7 @@ from ingest.envelope import (
 )
 from ingest.logsource import UNKNOWN
 from ingest.parse import decode_lines, parse
+from ingest.readings import Readings
 from ingest.visible import visible
 
 log = structlog.get_logger()
@@ -68,9 +69,13 @@ def contained(work: Callable[[pl.DataFrame], T], rows: pl.DataFrame, fail: Calla
     return [*contained(work, rows[:half], fail), *contained(work, rows[half:], fail)]
 
 
-def parse_contained(raw: pl.DataFrame) -> list[EventFrame]:
+def parse_contained(raw: pl.DataFrame, readings: Readings | None = None) -> list[EventFrame]:
     """`ingest.parse.parse`; a line that makes it fail becomes an unknown event with the error as its remark."""
-    return [frame for frames in contained(parse, raw, _unparsed) for frame in frames]
+
+    def read(part: pl.DataFrame) -> list[EventFrame]:
+        return parse(part, readings)
+
+    return [frame for frames in contained(read, raw, _unparsed) for frame in frames]
 
 
 def _unparsed(raw: pl.DataFrame, reason: str) -> list[EventFrame]:

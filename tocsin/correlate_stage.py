@@ -92,10 +92,11 @@ class _Share:
 
 @dataclass(slots=True)
 class _Asked:
-    """A moment, and what the bus held of raw lines then."""
+    """A moment, what the bus held of raw lines then, and what it held of matches once those lines were matched."""
 
     at: datetime
-    ends: Mapping[Partition, int]
+    raw: Mapping[Partition, int]
+    matches: Mapping[Partition, int] | None = None
 
 
 def now_utc() -> datetime:
@@ -128,6 +129,7 @@ class CorrelateStage:
         self._memory = EvidenceMemory(self._rules.needed)
         self._shares: dict[Partition, _Share] = {}
         self._gained: dict[Partition, int] = {}
+        self._read: dict[Partition, int] = {}
         self._asked: _Asked | None = None
         self._checked = self._reported = clock()
         # Asked before the subscription, which may ask `_gain` at once
@@ -144,6 +146,7 @@ class CorrelateStage:
         if records or fired:
             self._publish(messages, fired)
         if records:
+            self._read |= next_offsets(records)
             self._subscription.commit(next_offsets(records))
         if self._rules.rules and self._clock() - self._checked >= self._how.idle:
             self._checked = self._clock()
@@ -167,7 +170,8 @@ class CorrelateStage:
             self._report()
             del self._shares[partition]
         for partition in sorted(mine & self._gained.keys(), key=lambda place: place.partition):
-            self._shares[partition] = self._share(partition, self._gained.pop(partition))
+            self._read[partition] = self._gained.pop(partition)
+            self._shares[partition] = self._share(partition, self._read[partition])
 
     def _share(self, partition: Partition, position: int) -> _Share:
         correlator = Correlator(
@@ -241,10 +245,13 @@ class CorrelateStage:
         """Move each hospital's event time on, as far as all that was received by then has been matched and read."""
         if self._asked is None:
             self._asked = _Asked(self._clock(), self._bus.ends([TOPIC_RAW]))
-        matched = self._bus.committed(DETECT_GROUP, [TOPIC_RAW])
-        if any(matched.get(partition, 0) < end for partition, end in self._asked.ends.items()):
-            return
-        if self._subscription.lag():
+        if self._asked.matches is None:
+            matched = self._bus.committed(DETECT_GROUP, [TOPIC_RAW])
+            if any(matched.get(partition, 0) < end for partition, end in self._asked.raw.items()):
+                return
+            # Detect publishes before it commits, so this holds what follows from those lines.
+            self._asked.matches = self._bus.ends([TOPIC_MATCHES])
+        if not self._has_read(self._asked.matches):
             return
         horizon, self._asked = self._asked.at, None
         fired = [
@@ -257,9 +264,17 @@ class CorrelateStage:
             self._publish([], fired)
         self._tally.settle(horizon)
 
+    def _has_read(self, ends: Mapping[Partition, int]) -> bool:
+        """Whether our partitions were read up to there: under steady load the lag is hardly ever nought."""
+        read_up_to = all(self._read.get(partition, 0) >= ends.get(partition, 0) for partition in self._shares)
+        return read_up_to or self._subscription.lag() == 0  # offsets may have holes, at the end too
+
     def _report(self) -> None:
         """Count and say what was not correlated since the last time: never in silence, and not for each match."""
         self._reported = self._clock()
+        if self._asked is not None and self._reported - self._asked.at > REPORT:
+            waits_for = "detect" if self._asked.matches is None else "correlate"
+            log.warning("time stands still for idle hospitals", since=self._asked.at.isoformat(), waits_for=waits_for)
         for share in self._shares.values():
             now, before = share.correlator.counters, share.told
             share.told = now

@@ -130,10 +130,14 @@ def read_back(
 
 
 def rebuild(correlator: Correlator, found: Readback) -> None:
-    """Bring a new correlator to where the one before it was."""
+    """Bring a new correlator to where the one before it was.
+
+    All matches at once: what was read live in one step may lie in two steps of the way back, and would be late in the
+    second. Within one frame nothing is.
+    """
     correlator.restore(found.firings)
-    for matches in found.matches:
-        correlator.replay(matches)
+    if found.matches:
+        correlator.replay(pl.concat(found.matches))
     correlator.resume()
 
 

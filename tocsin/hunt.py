@@ -22,6 +22,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
+from zoneinfo import available_timezones
 
 import click
 import polars as pl
@@ -35,6 +36,9 @@ from detections.rule import Rule
 from ingest.envelope import EVENT_ID, RECEIVED, REMARK, TIMESTAMP, EventFrame
 from ingest.event_files import read_events
 from ingest.event_source import DECOMPRESSED_BYTES, ReadLimits, SourceBatch, SourceProblem
+from ingest.formats.table import FORMATS
+from ingest.formats.times import UTC_ZONE
+from ingest.readings import Reading, Readings
 from storage.lake import Lake
 from tocsin.containment import match_contained, parse_contained
 from tocsin.hunt_correlations import HuntedCorrelations, shown_correlations, shown_matches, wanted_rules
@@ -110,6 +114,7 @@ def hunt_files(
     tally: HuntTally,
     *,
     events_of: Collection[str] = (),
+    readings: Readings | None = None,
 ) -> Iterator[pl.DataFrame | SourceProblem]:
     """Match the events of files.
 
@@ -118,6 +123,7 @@ def hunt_files(
         items: What `read_events` yields.
         tally: Counted up as the hunt goes on.
         events_of: Ids of the rules whose matches carry their events: those that correlations look at.
+        readings: How lines are read that do not say so themselves.
 
     Yields:
         `MATCH_SCHEMA` and `source`, in the order of the sources, rows and rules; and problems as they come.
@@ -132,14 +138,18 @@ def hunt_files(
         group.append(item)
         size += item.raw.height
         if size >= GROUP_EVENTS:
-            yield _match_group(plan, group, tally, events_of)
+            yield _match_group(plan, group, tally, events_of, readings)
             group, size = [], 0
     if group:
-        yield _match_group(plan, group, tally, events_of)
+        yield _match_group(plan, group, tally, events_of, readings)
 
 
 def _match_group(
-    plan: Plan, group: Sequence[SourceBatch], tally: HuntTally, events_of: Collection[str]
+    plan: Plan,
+    group: Sequence[SourceBatch],
+    tally: HuntTally,
+    events_of: Collection[str],
+    readings: Readings | None,
 ) -> pl.DataFrame:
     """Parse and match some batches at once."""
     raw = pl.concat([batch.raw for batch in group])
@@ -154,7 +164,7 @@ def _match_group(
         }
     ).unique("event_id", keep="first", maintain_order=True)  # a copied Parquet file brings ids that were there before
     places = places.with_row_index("place")
-    frames = parse_contained(raw)
+    frames = parse_contained(raw, readings)
     tally.events += raw.height
     tally.lost += raw.height - sum(frame.events.height for frame in frames)
     matches = _match_frames(plan, frames, tally, events_of)
@@ -220,6 +230,12 @@ def at_least(level: str, rule: Rule | CorrelationRule) -> bool:
     return LEVELS.index(rule.level) >= LEVELS.index(level)
 
 
+def _checked_zone(name: str | None) -> str | None:
+    if name is not None and name not in available_timezones():
+        raise HuntError(gettext("{name} is no time zone, such as Europe/Paris").format(name=name))
+    return name
+
+
 def _lake(folder: Path) -> Lake:
     """The lake at a folder, which a hunt must not make."""
     if not folder.is_dir():
@@ -248,6 +264,14 @@ def _lake(folder: Path) -> Lake:
     help="Only rules of this level or worse.",
 )
 @rule_options
+@click.option(
+    "--time-zone",
+    callback=lambda _context, _option, name: _checked_zone(name),
+    help="Zone of times that name none, such as Europe/Paris. [default: UTC]",
+)
+@click.option(
+    "--format", "format_name", type=click.Choice([form.name for form in FORMATS]), help="Format of all lines."
+)
 @click.option("--show-refused", is_flag=True, help="Name each rule that does not run, and why.")
 @click.option(
     "--max-decompressed",
@@ -272,6 +296,8 @@ def hunt(
     expand_paths: tuple[Path, ...],
     max_decompressed: int,
     config: Path | None,
+    time_zone: str | None,
+    format_name: str | None,
     *,
     in_lake: bool,
     as_json: bool,
@@ -312,7 +338,8 @@ def hunt(
     if lake is None:
         limits = ReadLimits(decompressed_bytes=max_decompressed)
         items = read_events(event_paths, now=datetime.now(UTC), limits=limits)
-        found = hunt_files(plan, items, tally, events_of=hunted.run.needed)
+        readings = Readings(others=Reading(time_zone or UTC_ZONE, format_name))
+        found = hunt_files(plan, items, tally, events_of=hunted.run.needed, readings=readings)
     else:
         found = iter(hunt_lake(plan, lake.read(), str(lake.path), tally, events_of=hunted.run.needed))
     try:

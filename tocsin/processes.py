@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import ExitStack, closing, contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from pathlib import Path
@@ -23,25 +23,34 @@ from console.app import create_app
 from console.pulse import SystemPulse
 from console.serve import serve
 from console.settings import ConsoleSettings
+from console.source_view import SourceBook
 from detections.correlation_set import CorrelationSet
 from detections.plan import Plan
-from ingest.bus import TOPIC_ALERTS, TOPIC_RAW, TOPICS, Bus, Partition
+from ingest.adapters import AdapterError
+from ingest.bus import TOPIC_ALERTS, TOPIC_RAW, TOPIC_SOURCES, TOPICS, Bus, BusError, Partition
 from ingest.bus_embedded import EmbeddedBus
 from ingest.bus_kafka import KafkaBus, KafkaSettings
-from ingest.collect import Collector
-from ingest.listeners import CollectError, ListenerSettings
+from ingest.listeners import CollectError
+from ingest.registry import RegistryError
 from storage.alerts import AlertStore
 from storage.lake import Lake
+from storage.source_store import SourceStore
+from tocsin.collecting import collect, collector_of, registry_of
 from tocsin.correlate_stage import CorrelateStage, Correlating
 from tocsin.crew import Crew, run_stage
+from tocsin.known_sources import KnownSources
 from tocsin.rule_set import RuleSource
 from tocsin.rule_texts import rule_texts
 from tocsin.rule_watch import NoRuleError, RenewedStage, RuleWatch
 from tocsin.settings import Settings, SettingsError
+from tocsin.source_stage import CollectorVoice, SourceStage, unread_or_none
 from tocsin.stages import DetectStage, Flush, Stage, StoreStage
 from tocsin.tally import Flow, Tally
 
 log = structlog.get_logger()
+
+
+BUS_RETRY_SECONDS = 5.0
 
 
 class Role(StrEnum):
@@ -92,6 +101,14 @@ class Running:
         else:
             self.failures[stage] = reason
 
+    def failing_registry(self, reason: str | None) -> None:
+        """Why a change of the registry is not taken up; None once it is mended."""
+        self.failing("registry", reason)
+
+    def lost(self, datagrams: int) -> None:
+        """Take note of the datagrams lost so far."""
+        self.dropped = datagrams
+
     def pulse(self) -> SystemPulse | None:
         """The state of this process, for the console's header; None where another process does the work."""
         if self.rules is None or not self.detecting:
@@ -115,6 +132,16 @@ def open_bus(settings: Settings) -> Bus:
     Raises:
         BusError: It cannot be reached or opened.
     """
+    bus = _bus_of(settings)
+    try:
+        bus.ensure_topics(TOPICS)
+    except BusError:
+        bus.close()
+        raise
+    return bus
+
+
+def _bus_of(settings: Settings) -> Bus:
     section = settings.bus
     bus: Bus
     if section.kind == "embedded":
@@ -122,7 +149,23 @@ def open_bus(settings: Settings) -> Bus:
         bus = EmbeddedBus(settings.bus_path)
     else:
         bus = KafkaBus(KafkaSettings(**section.model_dump(exclude={"kind", "path"})))
-    bus.ensure_topics(TOPICS)
+    return bus
+
+
+def _open_bus_later(settings: Settings, crew: Crew) -> Bus:
+    """The bus for who can do without it for now: a collector with a spool listens also while the bus is away."""
+    bus = _bus_of(settings)
+
+    def ensure(stop: threading.Event) -> None:
+        while not stop.is_set():
+            try:
+                return bus.ensure_topics(TOPICS)
+            except BusError as error:
+                log.error("the bus is away: lines wait on disk", error=str(error))  # noqa: TRY400 - foreseen
+                stop.wait(BUS_RETRY_SECONDS)
+        return None
+
+    crew.start(ensure)
     return bus
 
 
@@ -158,15 +201,16 @@ def running(settings: Settings, roles: frozenset[Role] = EVERY_ROLE) -> Iterator
         SettingsError: The settings leave a role without what it needs.
         BusError, StorageError, ListenError, ConsoleError: Something could not be opened: the port is in use, ...
     """
-    crew = Crew(len(Role) + 2)  # the intake of alerts and the watch over the rules
+    crew = Crew(len(Role) + 4)  # the intakes of alerts and of counts, the watch over the rules, and a bus that is late
     here = Running(crew)
     if roles & {Role.DETECT, Role.CORRELATE, Role.CONSOLE}:
         here.rules = watch_rules(settings, here, compiled=bool(roles & {Role.DETECT, Role.CORRELATE}))
     with ExitStack() as opened:
-        bus = opened.enter_context(closing(open_bus(settings)))
+        patient = roles == {Role.COLLECT} and settings.collect.spool.max_bytes > 0
+        bus = opened.enter_context(closing(_open_bus_later(settings, crew) if patient else open_bus(settings)))
         if Role.CONSOLE in roles:
             here.store = _open_store(settings, opened)
-            here.console_url = _open_console(settings, here.store, here, opened)
+            here.console_url = _open_console(settings, bus, here.store, here, opened)
         opened.callback(crew.join)
         opened.callback(crew.stop.set)
         # from the end of the pipe to its beginning, so that nothing arrives before there is someone to read it
@@ -174,6 +218,7 @@ def running(settings: Settings, roles: frozenset[Role] = EVERY_ROLE) -> Iterator
             store = here.store
             _check_same_bus(bus, TOPIC_ALERTS, _stored(bus, store), f"the alert store {settings.alerts_path}")
             _start_stage(here, StoreStage.name, lambda: StoreStage(bus, store, here.tally))
+            _start_sources(settings, bus, here, store)
         if here.rules is not None:
             here.crew.start(here.rules.run)
             if Role.CORRELATE in roles:
@@ -216,7 +261,19 @@ def _start_detect(settings: Settings, bus: Bus, here: Running, rules: RuleWatch)
     _check_same_bus(bus, TOPIC_RAW, lake.held(TOPIC_RAW), f"the lake {settings.lake_path}")
     section = settings.detect
     flush = Flush(section.flush_rows, section.flush_bytes, section.flush_seconds)
-    _start_stage(here, DetectStage.name, lambda: DetectStage(bus, lake, lambda: rules.current.plan, here.tally, flush))
+    known = _known_sources(settings, here)
+    _start_stage(
+        here,
+        DetectStage.name,
+        lambda: DetectStage(bus, lake, lambda: rules.current.plan, here.tally, flush, readings=known),
+    )
+
+
+def _known_sources(settings: Settings, here: Running) -> KnownSources:
+    try:
+        return KnownSources(settings.registry_path, lambda reason: here.failing("sources", reason))
+    except (RegistryError, AdapterError) as error:
+        raise SettingsError(f"registry: {error}") from error
 
 
 def _check_same_bus(bus: Bus, topic: str, held: Mapping[Partition, int], who: str) -> None:
@@ -243,7 +300,7 @@ def _open_store(settings: Settings, opened: ExitStack) -> AlertStore:
     return opened.enter_context(closing(AlertStore(settings.alerts_path)))
 
 
-def _open_console(settings: Settings, store: AlertStore, here: Running, opened: ExitStack) -> str:
+def _open_console(settings: Settings, bus: Bus, store: AlertStore, here: Running, opened: ExitStack) -> str:
     section = settings.console
     app = create_app(
         store,
@@ -255,6 +312,11 @@ def _open_console(settings: Settings, store: AlertStore, here: Running, opened: 
         ),
         pulse=here.pulse,
         rules=rule_texts(lambda: here.rules.current.by_id if here.rules is not None else {}),
+        sources=SourceBook(
+            SourceStore(store.database),
+            registry_of(settings, here.failing_registry),
+            lambda: unread_or_none(bus),
+        ),
     )
     return opened.enter_context(serve(app, section.host, section.port)).url
 
@@ -265,23 +327,19 @@ def _stored(bus: Bus, store: AlertStore) -> dict[Partition, int]:
     return {partition: position - 1 for partition, position in positions.items() if position}
 
 
+def _start_sources(settings: Settings, bus: Bus, here: Running, alerts: AlertStore) -> None:
+    """The intake of counts, which also watches over silences."""
+    held = {at: position - 1 for at in bus.ends([TOPIC_SOURCES]) if (position := alerts.position(at))}
+    _check_same_bus(bus, TOPIC_SOURCES, held, f"the alert store {settings.alerts_path}")
+    hospitals = registry_of(settings, here.failing_registry)
+    _start_stage(here, SourceStage.name, lambda: SourceStage.of(settings.silence, bus, alerts, here.tally, hospitals))
+
+
 def _start_collect(settings: Settings, bus: Bus, here: Running) -> None:
-    section = settings.collect
-    if not section.listeners:
-        raise SettingsError("collect.listeners: there is no listener, so nothing could arrive (see deploy/config.toml)")
-    collector = Collector(
-        bus,
-        [
-            ListenerSettings(tenant=listener.hospital, **listener.model_dump(exclude={"hospital"}))
-            for listener in section.listeners
-        ],
-        batch_lines=section.batch_lines,
-        batch_bytes=section.batch_bytes,
-        batch_seconds=section.batch_seconds,
-        queue_bytes=section.queue_bytes,
-    )
+    collector = collector_of(settings, bus, here.failing_registry)
     bound: Future[dict[str, tuple[str, int]]] = Future()
-    collecting = here.crew.start(lambda stop: asyncio.run(_collect(collector, stop, bound, here)))
+    voice = CollectorVoice(bus, {listener.name: listener.hospital for listener in settings.collect.listeners})
+    collecting = here.crew.start(lambda stop: asyncio.run(collect(collector, voice, stop, bound, here.lost)))
 
     def unblock(ended: Future[None]) -> None:
         if not bound.done():
@@ -289,22 +347,3 @@ def _start_collect(settings: Settings, bus: Bus, here: Running) -> None:
 
     collecting.add_done_callback(unblock)
     here.listeners = bound.result()
-
-
-async def _collect(
-    collector: Collector, stop: threading.Event, bound: Future[dict[str, tuple[str, int]]], here: Running
-) -> None:
-    await collector.start()
-    bound.set_result(dict(collector.addresses))
-    work = asyncio.create_task(collector.run())
-    stopped = asyncio.create_task(asyncio.to_thread(stop.wait))
-    while not (work.done() or stopped.done()):
-        await asyncio.wait({work, stopped}, timeout=1.0, return_when=asyncio.FIRST_COMPLETED)
-        here.dropped = sum(seen.dropped + seen.kernel_dropped for seen in collector.stats().listeners.values())
-    stop.set()
-    await collector.stop()
-    await work
-    await stopped
-    for stats in collector.stats().listeners.values():
-        marked = {kind: number for kind, number in stats.marked.items() if number}
-        log.info("collected", **{key: value for key, value in (asdict(stats) | {"marked": marked}).items() if value})

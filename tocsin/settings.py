@@ -17,10 +17,12 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 from zoneinfo import available_timezones
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from ingest.hospital import network_of
 
 ENVIRONMENT_PREFIX = "TOCSIN_"
 NOT_SETTINGS = frozenset({"TOCSIN_CONFIG", "TOCSIN_REQUIRE", "TOCSIN_CACHE", "TOCSIN_SHARED_DATA"})
@@ -66,24 +68,75 @@ class BusSection(_Section):
     ssl_keyfile: str = ""
 
 
+Transport = Literal["udp", "tcp", "tls", "relp", "relp-tls"]
+
+
 class ListenerSection(_Section):
-    """A socket that one hospital sends to: the tenant comes from the channel, never from the message."""
+    """A socket: the tenant comes from the channel, never from the message.
+
+    Without `hospital` the channel itself says whose the lines are: by client certificate (`tls`, `relp-tls`), or by the
+    sender's address (the networks of the registry).
+    """
 
     name: str = Field(min_length=1)
-    hospital: str = Field(max_length=64)
-    transport: Literal["udp", "tcp"] = "tcp"
+    hospital: str = Field(default="", max_length=64)
+    by_address: bool = False  # udp, tcp, relp: the hospital is the one whose networks in the registry hold the sender
+    transport: Transport = "tcp"
     host: str = "127.0.0.1"
     port: Port = 5514
+    allow: tuple[str, ...] = ()  # networks that may send here; empty: all
+    patient_data: bool = False  # patients' identifiers are made pseudonyms before the bus
     max_frame: int = Field(default=1_048_576, ge=1024, le=4_194_304)  # bytes; what follows must fit a bus message
     max_connections: int = Field(default=1000, ge=1)
     idle_timeout: float = Field(default=86_400.0, ge=0)  # seconds without a byte; 0: never
+    frame_timeout: float = Field(default=60.0, ge=0)  # seconds that a begun frame may take to end; 0: for ever
+    handshake_timeout: float = Field(default=10.0, gt=0)  # seconds for TLS
+    sockets: int = Field(default=1, ge=1, le=64)  # udp: several share the port (SO_REUSEPORT)
+    receive_buffer: int = Field(default=33_554_432, ge=65_536)  # udp: bytes asked of the kernel for each socket
+    certificate: Path | None = None  # tls: empty: the registry's own
+    key: Path | None = None
+    client_ca: Path | None = None
 
     @field_validator("hospital")
     @classmethod
     def _check_hospital(cls, name: str) -> str:
-        if not name.strip() or name.strip() in (".", "..") or "/" in name or not name.isprintable():
+        if name and (not name.strip() or name.strip() in (".", "..") or "/" in name or not name.isprintable()):
             raise ValueError("a hospital's name is printable text without a slash")
         return name.strip()
+
+    @field_validator("allow")
+    @classmethod
+    def _check_allow(cls, networks: tuple[str, ...]) -> tuple[str, ...]:
+        for network in networks:
+            try:
+                network_of(network)
+            except ValueError as error:
+                raise ValueError(f"{network!r} is no address or network, such as 10.1.0.0/16") from error
+        return networks
+
+    @model_validator(mode="after")
+    def _check_channel(self) -> Self:
+        encrypted = self.transport in ("tls", "relp-tls")
+        if self.by_address and (self.hospital or encrypted):
+            raise ValueError("by_address is for listeners without certificates and without a hospital")
+        if not self.hospital and not self.by_address and not encrypted:
+            raise ValueError("hospital is missing: a listener without certificates must say whose lines come in")
+        return self
+
+
+class SpoolSection(_Section):
+    """Where lines wait on disk while the bus is away."""
+
+    path: Path | None = None  # empty: data_dir/spool
+    max_bytes: int = Field(default=2_147_483_648, ge=0)  # 0: no spool
+
+
+class ReceiptsSection(_Section):
+    """Where a hospital asks what became of its lines, with its certificate (HTTPS)."""
+
+    host: str = "127.0.0.1"
+    port: Port = 0
+    enabled: bool = False
 
 
 class CollectSection(_Section):
@@ -93,6 +146,9 @@ class CollectSection(_Section):
     batch_bytes: int = Field(default=1_048_576, ge=1024)
     batch_seconds: float = Field(default=0.2, gt=0)
     queue_bytes: int = Field(default=67_108_864, ge=1_048_576)  # back-pressure begins here
+    hospital_share: float = Field(default=0.5, gt=0, le=1)  # of queue_bytes: the most that one hospital may fill
+    spool: SpoolSection = SpoolSection()
+    receipts: ReceiptsSection = ReceiptsSection()
     listeners: tuple[ListenerSection, ...] = ()
 
 
@@ -110,6 +166,14 @@ class CorrelateSection(_Section):
     lateness_seconds: float = Field(default=5.0, ge=0, le=86_400)  # after the newest event of the hospital
     max_groups: int = Field(default=1_000_000, ge=1)  # 0.6 to 0.8 kB each
     idle_seconds: float = Field(default=2.0, gt=0)  # between two looks at hospitals from which no match comes
+
+
+class SilenceSection(_Section):
+    """When a source is held to have fallen silent, against its own rhythm."""
+
+    enabled: bool = True
+    shortest_seconds: float = Field(default=300.0, gt=0)  # no silence shorter than this is one
+    never_seen_hours: float = Field(default=24.0, gt=0)  # after which an expected source that never sent is one
 
 
 class PathSection(_Section):
@@ -156,6 +220,8 @@ class Settings(_Section):
     collect: CollectSection = CollectSection()
     detect: DetectSection = DetectSection()
     correlate: CorrelateSection = CorrelateSection()
+    silence: SilenceSection = SilenceSection()
+    registry: PathSection = PathSection()
     lake: PathSection = PathSection()
     alerts: PathSection = PathSection()
     console: ConsoleSection = ConsoleSection()
@@ -170,6 +236,16 @@ class Settings(_Section):
     def bus_path(self) -> Path:
         """The embedded bus's SQLite file."""
         return self.bus.path or self.data_dir / "bus.sqlite"
+
+    @property
+    def registry_path(self) -> Path:
+        """The folder of hospitals, certificates and keys."""
+        return self.registry.path or self.data_dir / "registry"
+
+    @property
+    def spool_path(self) -> Path:
+        """The folder in which lines wait for the bus."""
+        return self.collect.spool.path or self.data_dir / "spool"
 
     @property
     def lake_path(self) -> Path:

@@ -2,7 +2,7 @@
 
 Each stage reads a topic, does its work, writes what follows, and only then commits what it has read:
 
-    detect     tocsin.raw     -> parse, match -> tocsin.matches, lake
+    detect     tocsin.raw     -> parse, match -> tocsin.matches, lake, tocsin.sources
     correlate  tocsin.matches -> correlate    -> tocsin.alerts, tocsin.firings
     store      tocsin.alerts  -> DuckDB, in one transaction with the offset
 
@@ -14,7 +14,7 @@ A record that cannot be read goes to `tocsin.quarantine` with the reason, and do
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -37,13 +37,15 @@ from ingest.bus import (
 )
 from ingest.envelope import EVENT_ID, EventFrame
 from ingest.ipc import FrameDecodeError, encode_frame
-from ingest.rawbatch import decode_record
+from ingest.readings import Readings
+from ingest.source_counts import count_messages, count_quarantined, count_sources
 from storage.alert import Alert
 from storage.alert_codec import decode_alert
 from storage.alerts import AlertStore
 from storage.errors import AlertDecodeError
 from storage.lake import Lake
 from tocsin.containment import match_contained, parse_contained
+from tocsin.resends import Resends, unrepeated
 from tocsin.tally import Counted, Flow, Tally, count
 
 log = structlog.get_logger()
@@ -130,6 +132,7 @@ class DetectStage:
 
     Args:
         plan: The rules, or what gives those of the next batch.
+        readings: Gives what is known of the sources of the next batch.
     """
 
     name = "detect"
@@ -142,14 +145,18 @@ class DetectStage:
         tally: Tally,
         flush: Flush,
         clock: Callable[[], float] = time.monotonic,
+        readings: Callable[[], Readings | None] = lambda: None,
     ) -> None:
         self._bus = bus
+        self._readings = readings
         self._plan: Callable[[], Plan] = partial(_same, plan) if isinstance(plan, Plan) else plan
         self._tally = tally
         self._when = flush
         self._clock = clock
+        self._resends = Resends(bus)
         self._writer = lake.writer()
         self._waiting: list[Counted] = []
+        self._sources: list[pl.DataFrame] = []
         self._records = 0
         self._oldest = 0.0
         self._subscription = bus.subscribe(DETECT_GROUP, [TOPIC_RAW])
@@ -165,16 +172,26 @@ class DetectStage:
 
     def _take(self, records: Sequence[Record]) -> None:
         raw: list[pl.DataFrame] = []
+        again: list[str] = []
+        known = 0
         unreadable: list[Message] = []
+        unread: list[Record] = []
         for record in records:
             try:
-                raw.append(decode_record(record))
+                sifted = self._resends.read(record)
             except FrameDecodeError as error:
                 unreadable.append(quarantined(record, str(error)))
-        frames = parse_contained(pl.concat(raw)) if raw else []
-        matches = self._match(frames)
+                unread.append(record)
+                continue
+            raw.append(sifted.rows)
+            again += sifted.again
+            known += sifted.known
+        frames = parse_contained(pl.concat(raw), self._readings()) if raw else []
+        matches = self._match(unrepeated(frames, again))
         self._bus.publish([*unreadable, *match_messages(matches, datetime.now(UTC))])
         self._tally.add(Flow.QUARANTINED, len(unreadable))
+        self._tally.add(Flow.TWICE, known)
+        self._tally.add(Flow.AGAIN, len(again))
         self._tally.add(Flow.MATCHES, sum(found.height for found in matches))
         if not self._records:
             self._oldest = self._clock()
@@ -182,8 +199,9 @@ class DetectStage:
             self._writer.add(events, position)
         self._records += len(records)
         self._waiting += count(frames)
+        self._sources += [count_sources(frames, again, records), count_quarantined(unread, datetime.now(UTC))]
 
-    def _match(self, frames: Sequence[EventFrame]) -> list[pl.DataFrame]:
+    def _match(self, frames: Iterable[EventFrame]) -> list[pl.DataFrame]:
         found: list[pl.DataFrame] = []
         plan = self._plan()  # one for all events of a batch, whatever takes its place meanwhile
         for frame in frames:
@@ -202,10 +220,15 @@ class DetectStage:
         )
 
     def _flush(self) -> None:
-        """Make durable, then commit, then count: what is shown as received is what will not be read again."""
-        self._subscription.commit(self._writer.flush())
+        """Make durable, say what came from whom, then commit, then count: what is shown will not be read again.
+
+        What came from whom is said before the commit, so that no record goes without; who adds it up knows records.
+        """
+        durable = self._writer.flush()
+        self._bus.publish(count_messages(self._sources))
+        self._subscription.commit(durable)
         self._tally.count(self._waiting)
-        self._waiting, self._records = [], 0
+        self._waiting, self._sources, self._records = [], [], 0
 
     def lag(self) -> int:
         """Records of `tocsin.raw` that are not yet in the lake."""

@@ -30,6 +30,8 @@ class Flow(StrEnum):
     FORGOTTEN = "forgotten"  # groups and events that correlations dropped to keep within their bounds
     STORED = "stored"  # read by the store, known ones included
     QUARANTINED = "quarantined"  # bus records that could not be read
+    TWICE = "twice"  # lines left out because their batch was published twice
+    AGAIN = "again"  # lines that a sender sent again: kept and marked, and not matched again
     UNMATCHED = "unmatched"  # events that the rules could not be tried on, by a defect
 
 

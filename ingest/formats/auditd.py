@@ -23,7 +23,7 @@ NAMES: Final = EnvelopeNames(
     time=(("audit.time", True),), host=("node",), user=("acct", "auid", "uid"), source_ip=("addr",)
 )
 _SPELLINGS: Final = spellings_of(NAMES)
-RECORD: Final = r"^(?:node=\S{1,255} )?type=[A-Z0-9_\[\]]{1,64} msg=audit\(\d{1,12}\.\d{1,9}:\d{1,20}\): ?"
+RECORD: Final = r"^(?:node=[^ ]+ )?type=[A-Z0-9_\[\]]+ msg=audit\([0-9]{1,12}\.[0-9]{1,9}:[0-9]{1,20}\): ?"
 
 _HEAD: Final = re.compile(
     r"(?:node=(?P<node>\S+) )?type=(?P<type>\S+) msg=audit\((?P<time>\d+)\.(?P<fraction>\d+):(?P<serial>\d+)\): ?"

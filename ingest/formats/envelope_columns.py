@@ -25,7 +25,7 @@ from ingest.envelope import (
     UTC_MICROSECONDS,
 )
 from ingest.formats.piece import Piece
-from ingest.formats.times import EARLIEST, LATEST_AHEAD, iso_times, rare_time
+from ingest.formats.times import EARLIEST, LATEST_AHEAD, UTC_ZONE, Clocks, iso_times, rare_times
 from ingest.visible import visible
 
 QUOTED: Final = 64
@@ -39,19 +39,24 @@ Notes = dict[int, list[str]]
 """Row -> remarks on it, in the order they were made."""
 
 
-def with_envelope(piece: Piece, known: pl.DataFrame, notes: Notes) -> pl.DataFrame:
+ALWAYS_UTC: Final = frozenset({"UtcTime"})
+"""Fields whose times are UTC although they do not say so, wherever the source is: Sysmon's."""
+
+
+def with_envelope(piece: Piece, known: pl.DataFrame, notes: Notes, zone: str = UTC_ZONE) -> pl.DataFrame:
     """The frame of a piece: `ENVELOPE`, then its fields.
 
     Args:
         piece: What a format read.
         known: For each row of it the envelope columns that the batch itself gives, `syslog.time` and `syslog.host`.
         notes: Remarks on rows; those on times are added.
+        zone: Time zone of times that name none.
     """
     fields, names = piece.fields, piece.names
     height = known.height
     envelope = {
         **{name: known[name] for name in ENVELOPE if name in known.columns},
-        TIMESTAMP: _times(piece, known, notes),
+        TIMESTAMP: _times(piece, known, notes, zone),
         DATASET: pl.Series([piece.dataset], dtype=pl.String).new_from_index(0, height),
         HOST: _first_said(_present(fields, names.host), known["syslog.host"]),
         USER: _first_said(_present(fields, names.user), _nothing(height)),
@@ -99,7 +104,11 @@ def _addresses(columns: list[pl.Series], height: int) -> pl.Series:
     return plain.set(~plain.str.contains(_ADDRESS), None)
 
 
-def _times(piece: Piece, known: pl.DataFrame, notes: Notes) -> pl.Series:
+def _clocks(name: str, zone: str, received: pl.Series) -> Clocks | None:
+    return None if zone == UTC_ZONE or name in ALWAYS_UTC else Clocks(zone, received)
+
+
+def _times(piece: Piece, known: pl.DataFrame, notes: Notes, zone: str) -> pl.Series:
     """The event's own time, else the header's, else that of receipt; an impossible one is replaced, and noted."""
     rows, received = piece.rows, known[RECEIVED]
     columns = [(piece.fields[name], assume) for name, assume in piece.names.time if name in piece.fields.columns]
@@ -107,13 +116,14 @@ def _times(piece: Piece, known: pl.DataFrame, notes: Notes) -> pl.Series:
     for column, assume in columns:
         if not time.null_count():
             break
-        time = time.zip_with(time.is_not_null(), iso_times(column, assume_utc=assume))
+        clocks = _clocks(column.name, zone, received)
+        time = time.zip_with(time.is_not_null(), iso_times(column, assume_utc=assume, clocks=clocks))
     if time.null_count():
         for column in {column.name: column for column, _ in columns}.values():
             unread = (time.is_null() & _said(column).is_not_null()).arg_true()
             if len(unread):
-                rare = pl.DataFrame({"text": column[unread]}).select(rare_time(pl.col("text"))).to_series()
-                time = time.scatter(unread, rare)
+                clocks = _clocks(column.name, zone, received[unread])
+                time = time.scatter(unread, rare_times(column[unread], clocks))
         text = _first_said((column for column, _ in columns), _nothing(known.height))
         for place in (time.is_null() & text.is_not_null()).arg_true():
             _note(notes, rows[place], f"event time not understood: {_quoted(text[place])}")

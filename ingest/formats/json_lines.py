@@ -15,10 +15,11 @@ from typing import Final
 
 import polars as pl
 
-from ingest.formats import cloudtrail, windows_json
+from ingest.formats import cloudtrail, fhir_audit, windows_json
 from ingest.formats.columns import MAX_FIELDS, Json, plain_name
 from ingest.formats.json_objects import Remarks, add_remark, read_objects
 from ingest.formats.piece import EnvelopeNames, Inner, Parsed, Piece, spellings_of
+from ingest.formats.schema_json import SchemaEvents
 from ingest.formats.shapes import Alike, Shape, alike, flattened, frames_of, split_by
 from ingest.formats.sigma_taxonomy import is_known
 from ingest.formats.windows_events import WINDOWS_NAMES, WINDOWS_SPELLINGS, WindowsEvents, flat_name
@@ -81,9 +82,11 @@ class _Found:
     remarks: Remarks = field(default_factory=dict)
     windows: WindowsEvents = field(default_factory=WindowsEvents)
     trails: list[Shape] = field(default_factory=list)
+    audits: list[Alike] = field(default_factory=list)
     declared: dict[LogSource, list[Shape]] = field(default_factory=dict)
     others: list[Shape] = field(default_factory=list)
     inner: list[Inner] = field(default_factory=list)
+    schemas: SchemaEvents = field(default_factory=SchemaEvents)
 
     def flat(self, same: Alike) -> list[Shape]:
         """The events with nested objects as dotted names; what is left out of them is remarked."""
@@ -109,6 +112,8 @@ def parse_json(lines: pl.DataFrame) -> Parsed:
             _sort_out(found, same)
     pieces = found.windows.pieces()
     pieces += object_pieces(cloudtrail.LOGSOURCE, "aws.cloudtrail", found.trails, cloudtrail.NAMES)
+    pieces += fhir_audit.fhir_pieces(found.audits, found.remarks)
+    pieces += found.schemas.pieces()
     for logsource, shapes in found.declared.items():
         windows = logsource.product == "windows"
         names = _DECLARED_WINDOWS if windows else JSON_NAMES
@@ -135,10 +140,18 @@ def _nested(found: _Found, same: Alike) -> list[Alike]:
 
 def _sort_out(found: _Found, same: Alike) -> None:
     """Place objects that are no Windows events by their keys."""
+    if fhir_audit.may_be_audit(same.keys):
+        audits, others = fhir_audit.split_audit(same)
+        if audits is not None:
+            found.audits.append(audits)
+        if others is None:
+            return
+        same = others
     if cloudtrail.is_trail(same.keys):
         found.trails += found.flat(same)
     elif "product" not in same.keys:
-        found.others += found.flat(same)
+        if not found.schemas.take(same, found.flat):
+            found.others += found.flat(same)
     else:
         for logsource, part in _by_declaration(same):
             _place_declared(found, logsource, part)

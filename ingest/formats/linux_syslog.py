@@ -31,9 +31,19 @@ PROGRAM_SERVICES: Final[dict[str, str]] = {
 """Program -> Sigma service; the last block is what Debian and Red Hat write to auth.log and secure."""
 
 CISCO_TAG: Final = r"%(?P<facility>[A-Z][A-Z0-9_]{1,31})(?:-[A-Z0-9_]+)*-[0-7]-[A-Z0-9_]+: "
-CISCO_SERVICES: Final[dict[str, str]] = {"AAA": "aaa", "BGP": "bgp", "LDP": "ldp"}
+CISCO_SERVICES: Final[dict[str, str]] = {"AAA": "aaa", "PARSER": "aaa", "BGP": "bgp", "LDP": "ldp"}
+"""Facility -> Sigma service. `PARSER` writes the commands of IOS (`log config`): rules on `aaa` ask for them."""
 
 NAMES: Final = EnvelopeNames()
+CISCO_NAMES: Final = EnvelopeNames(user=("user",), source_ip=("src_ip",))
+_IP: Final = r"[0-9A-Fa-f.:]*[0-9A-Fa-f]"
+_CISCO_USERS: Final = (
+    rf"CONFIG_I: Configured from .* by (?P<user>\S+) on \S+(?: \((?P<src_ip>{_IP})\))?",
+    rf"-LOGIN_(?:SUCCESS|FAILED): Login \w+ \[user: (?P<user>[^\]]*)\] \[Source: (?P<src_ip>{_IP})\]",
+    r"CFGLOG_LOGGEDCMD: User:(?P<user>\S+) +logged command:(?P<command>.*)$",
+    r"USER_LOGGED: User (?P<user>\S+) executed: (?P<command>.*)$",
+)
+"""How messages of IOS name who did what."""
 
 
 def parse_program_lines(lines: pl.DataFrame) -> Parsed:
@@ -66,9 +76,25 @@ def parse_cisco(lines: pl.DataFrame) -> Parsed:
         "row",
         facility.replace_strict(CISCO_SERVICES, default="syslog", return_dtype=pl.String).alias("service"),
         pl.col("payload").alias("message"),
+        *_cisco_user(pl.col("payload")),
     )
     pieces = [
-        Piece(LogSource("cisco", None, str(service)), "cisco.syslog", part["row"], part.select("message"), NAMES)
+        Piece(
+            LogSource("cisco", None, str(service)),
+            "cisco.syslog",
+            part["row"],
+            part.drop("row", "service"),
+            CISCO_NAMES,
+        )
         for (service,), part in fields.partition_by("service", as_dict=True, maintain_order=True).items()
     ]
     return Parsed(pieces)
+
+
+def _cisco_user(text: pl.Expr) -> list[pl.Expr]:
+    """Who did what from where, as far as a message says so."""
+    ways = [(way, text.str.extract_groups(way)) for way in _CISCO_USERS]
+    return [
+        pl.coalesce([read.struct.field(name) for way, read in ways if f"?P<{name}>" in way]).alias(name)
+        for name in ("user", "src_ip", "command")
+    ]

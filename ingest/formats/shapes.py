@@ -125,6 +125,7 @@ def frames_of(
     shapes: Sequence[Shape],
     column_name: Callable[[str], str] = plain_name,
     spellings: Mapping[str, str] | None = None,
+    most: int = MAX_FIELDS,
 ) -> Iterator[tuple[pl.Series, pl.DataFrame]]:
     """Frames of events, as few as the limits allow: (rows of the batch, String columns).
 
@@ -132,14 +133,15 @@ def frames_of(
         shapes: Events of one log source.
         column_name: Key -> column name; two keys may give one name.
         spellings: Name in lower case -> how its column is called, however the events spell it.
+        most: Most columns of a frame; fewer than `MAX_FIELDS` where columns are added to it afterwards.
     """
-    for run in runs_within_limits(sorted(shapes, key=lambda shape: len(shape.columns))):
+    for run in runs_within_limits(sorted(shapes, key=lambda shape: len(shape.columns)), most):
         rows = pl.Series("row", list(chain.from_iterable(shape.rows for shape in run)), dtype=pl.UInt32)
         yield rows, _joined(run, column_name, spellings or {})
 
 
-def runs_within_limits(shapes: Sequence[Shape]) -> Iterator[list[Shape]]:
-    """Cut shapes into runs whose frame keeps to `MAX_FIELDS` and `MAX_EMPTY`, so that no hostile names can widen it."""
+def runs_within_limits(shapes: Sequence[Shape], most: int = MAX_FIELDS) -> Iterator[list[Shape]]:
+    """Cut shapes into runs whose frame keeps to `most` columns and `MAX_EMPTY`: no hostile names can widen it."""
     run: list[Shape] = []
     keys: set[str] = set()
     rows = cells = 0
@@ -147,7 +149,7 @@ def runs_within_limits(shapes: Sequence[Shape]) -> Iterator[list[Shape]]:
         merged = keys.union(shape.columns)
         rows += len(shape.rows)
         cells += len(shape.rows) * len(shape.columns)
-        if run and (len(merged) > MAX_FIELDS or rows * len(merged) - cells > MAX_EMPTY):
+        if run and (len(merged) > most or rows * len(merged) - cells > MAX_EMPTY):
             yield run
             run, merged = [], set(shape.columns)
             rows, cells = len(shape.rows), len(shape.rows) * len(shape.columns)

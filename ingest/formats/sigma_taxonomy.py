@@ -10,19 +10,20 @@ from __future__ import annotations
 from typing import Final
 
 from ingest.formats.linux_syslog import CISCO_SERVICES, PROGRAM_SERVICES
+from ingest.formats.palo_alto_columns import COLUMNS
+from ingest.formats.stormshield import LOGTYPES
 from ingest.formats.windows_logsource import CATEGORIES, CHANNEL_SERVICES, REFINED_CATEGORIES
-from ingest.logsource import WIDER_CATEGORIES, WIDER_SERVICES, LogSource
+from ingest.logsource import WIDER_CATEGORIES, LogSource
 
 PRODUCT_SERVICES: Final[dict[str, frozenset[str]]] = {
     "windows": frozenset({*CHANNEL_SERVICES.values(), "threat-detection", "smbclient-operational"}),
     "linux": frozenset(
         {
             *PROGRAM_SERVICES.values(),
-            *WIDER_SERVICES,
             *("auditd", "auth", "sysmon", "syslog", "apache", "nginx", "modsecurity", "rsyslog", "systemd", "vsftpd"),
         }
     ),
-    "cisco": frozenset({*CISCO_SERVICES.values(), "asa", "duo", "ios", "syslog"}),
+    "cisco": frozenset({*CISCO_SERVICES.values(), "asa", "asa-command", "duo", "ios", "syslog"}),
     "macos": frozenset({"unified_log"}),
     "aws": frozenset({"cloudtrail", "guardduty", "s3", "vpcflow", "waf"}),
     "azure": frozenset(
@@ -36,25 +37,36 @@ PRODUCT_SERVICES: Final[dict[str, frozenset[str]]] = {
             *("sip", "smb_files", "smb_mapping", "smtp", "snmp", "ssh", "ssl", "x509"),
         }
     ),
+    "apache": frozenset({"apache"}),
+    "bind": frozenset(),
     "bitbucket": frozenset({"audit"}),
+    "cef": frozenset(),
     "django": frozenset({"application"}),
-    "fortigate": frozenset({"event", "sslvpn", "traffic", "utm"}),
+    "esxi": frozenset({"hostd", "shell", "vobd", "vpxa"}),
+    "dnsmasq": frozenset(),
+    "fortigate": frozenset({"anomaly", "dns", "event", "sslvpn", "traffic", "utm", "voip"}),
     "fortios": frozenset({"event", "sslvpnd", "traffic", "utm"}),
     "github": frozenset({"audit"}),
     "huawei": frozenset({"bgp"}),
     "juniper": frozenset({"bgp", "ldp"}),
     "jvm": frozenset({"application"}),
     "kubernetes": frozenset({"audit", "application"}),
+    "leef": frozenset(),
+    "nginx": frozenset({"nginx"}),
     "nodejs": frozenset({"application"}),
     "okta": frozenset({"okta"}),
     "onelogin": frozenset({"onelogin.events"}),
     "opencanary": frozenset({"application"}),
-    "paloalto": frozenset({"globalprotect", "threat", "traffic"}),
+    "openvpn": frozenset(),
+    "paloalto": frozenset(kind.lower() for kind in COLUMNS),
     "python": frozenset({"application"}),
     "rpc_firewall": frozenset({"application"}),
     "ruby_on_rails": frozenset({"application"}),
     "spring": frozenset({"application"}),
     "sql": frozenset({"application"}),
+    "squid": frozenset(),
+    "stormshield": LOGTYPES,
+    "veeam": frozenset({"backup"}),
     "velocity": frozenset({"application"}),
 }
 """Product -> its services."""

@@ -19,13 +19,14 @@ PROGRAMS: Final = ("sshd", "sshd-session", "sshd-auth")
 NAMES: Final = EnvelopeNames(user=("user",), source_ip=("src_ip",))
 
 _ATTEMPT: Final = (
-    r"(?s)^(?P<outcome>Accepted|Failed|Postponed|Partial) (?P<method>[\w/-]{1,64}) for (?P<invalid>invalid user )?"
-    r"(?P<user>.*) from (?P<src_ip>[0-9A-Fa-f.:]{2,45}(?:%\w+)?|UNKNOWN) port (?P<src_port>\d{1,5})(?: .*)?$"
+    r"(?s)^(?P<outcome>Accepted|Failed|Postponed|Partial) (?P<method>[A-Za-z0-9_/-]+) for "
+    r"(?P<invalid>invalid user )?(?P<user>.*) from "
+    r"(?P<src_ip>[0-9A-Fa-f.:]{2,45}(?:%[A-Za-z0-9_]+)?|UNKNOWN) port (?P<src_port>[0-9]{1,5})(?: .*)?$"
 )
 _INVALID: Final = (
     r"(?s)^(?:Invalid user|Connection (?:closed|reset) by (?:authenticating|invalid) user"
     r"|Disconnected from (?:authenticating |invalid )?user) "
-    r"(?P<user2>.*?)(?: from)? (?P<ip2>[0-9A-Fa-f.:]{2,45}) port (?P<port2>\d{1,5})(?: .*)?$"
+    r"(?P<user2>.*?)(?: from)? (?P<ip2>[0-9A-Fa-f.:]{2,45}) port (?P<port2>[0-9]{1,5})(?: .*)?$"
 )
 
 

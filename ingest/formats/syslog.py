@@ -22,27 +22,39 @@ import polars as pl
 from ingest.envelope import UTC_MICROSECONDS
 from ingest.formats.times import iso_time
 
-HEADER_5424: Final = (
-    r"(?s)^<(?P<pri>\d{1,3})>1 (?P<time>\S{1,64}) (?P<host>\S{1,255}) (?P<program>\S{1,255}) "
-    r"(?P<pid>\S{1,255}) \S{1,255} "
-    r'(?P<structured_data>-|(?:\[(?:[^"\]\\]|\\.|"(?:[^"\\]|\\.)*")*\])+)(?: |$)'
+_BEFORE_DATA: Final = (
+    r"(?s)^<(?P<pri>[0-9]{1,3})>1 (?P<time>[^ \t\r\n]+) (?P<host>[^ \t\r\n]+) (?P<program>[^ \t\r\n]+) "
+    r"(?P<pid>[^ \t\r\n]+) [^ \t\r\n]+ "
 )
+"""Without limits of length: bounded repetitions make the automaton so large that groups cost ten times as much."""
+
+HEADER_5424: Final = _BEFORE_DATA + r'(?P<structured_data>-|(?:\[(?:[^"\]\\]|\\.|"(?:[^"\\]|\\.)*")*\])+)(?: |$)'
 """RFC 5424, 6: VERSION is 1; an escaped `]` or `"` may stand in a parameter's value."""
 
-_MONTHS: Final = "Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec"
-_CLOCK: Final = r"\d\d:\d\d:\d\d(?:[.,]\d{1,9})?"
-HEADER_3164: Final = (
-    r"(?s)^(?:<(?P<pri>\d{1,3})>)?(?:\d{1,10}: )?[*.]?(?:"
-    rf"(?P<iso>\d{{4}}-\d\d-\d\d[T ]{_CLOCK}(?:Z|[+-]\d\d:?\d\d)?)"
-    rf"|(?:(?P<year_before>(?:19|20)\d\d) )?(?P<month>{_MONTHS}) {{1,2}}(?P<day>\d{{1,2}})"
-    rf"(?: (?P<year_middle>(?:19|20)\d\d))? "
-    rf"(?P<clock>{_CLOCK})(?: (?P<year_after>(?:19|20)\d\d))?(?: (?:UTC|GMT|[A-Z]{{3,4}}))?"
-    r"):? +(?:(?P<host>[^\s\[\]{<%]*[^\s:\[\]{<%]) +)?"
-)
-"""TIMESTAMP, then HOSTNAME unless what stands there ends like a tag, or is already the content."""
+_NO_DATA_5424: Final = _BEFORE_DATA + r"(?P<structured_data>-)(?: |$)"
+"""The header of most senders; the one above matches it too, at several times the cost."""
 
-PRIORITY_ONLY: Final = r"^<\d{1,3}>"
-TAG: Final = r"^(?P<program>[\w./()@-]+)(?:\[(?P<pid>[^\]]+)\])?: ?"
+_MONTHS: Final = "Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec"
+_CLOCK: Final = r"[0-9][0-9]:[0-9][0-9]:[0-9][0-9](?:[.,][0-9]{1,9})?"
+_ZONE: Final = "UTC|GMT|[ABD-Z][A-Z]{2,3}|C[A-DF-Z][A-Z]{1,2}|CE[A-EG-Z][A-Z]?"
+"""Names of time zones; `CEF: 0|` is none, but what FortiGate writes."""
+HEADER_3164: Final = (
+    r"(?s)^(?:<(?P<pri>[0-9]{1,3})>)?(?:[0-9]{1,10}: (?:(?P<origin>[A-Za-z][A-Za-z0-9_.-]*): )?(?:[0-9]{1,10}: )?|: ?)?"
+    r"[*.]?(?:"
+    rf"(?P<iso>[0-9]{{4}}-[0-9][0-9]-[0-9][0-9][T ]{_CLOCK}(?:Z|[+-][0-9][0-9]:?[0-9][0-9])?)"
+    rf"|(?:(?P<year_before>(?:19|20)[0-9][0-9]) )?(?P<month>{_MONTHS}) {{1,2}}(?P<day>[0-9]{{1,2}})"
+    rf"(?: (?P<year_middle>(?:19|20)[0-9][0-9]))? "
+    rf"(?P<clock>{_CLOCK})(?: (?P<year_after>(?:19|20)[0-9][0-9]))?(?: (?P<zone>{_ZONE}))?"
+    r"):?(?: (?:Em|Al|Cr|Er|Wa|No|In|Db)\([0-9]{0,3}\)\+?)? +(?:(?P<host>[^\s\[\]{<%,=|#'’]*[^\s:\[\]{<%,=|#'’]) +)?"
+)
+"""TIMESTAMP, then HOSTNAME unless what stands there ends like a tag, or is already content (`id=firewall`, `CEF:0|`,
+`1,2026/02/28`, `HOST#011MSWinEventLog`). ESXi 8 writes its severity, `In(14)`, between them. Cisco counts its messages
+before the timestamp, and may name itself there (`45: core-sw01: 000045: *Feb 28`); ASA's EMBLEM and NX-OS begin with a
+colon."""
+
+PRIORITY_ONLY: Final = r"^<[0-9]{1,3}>"
+TAG: Final = r"^(?P<program>[\w./()@-]+)\]?(?:\[(?P<pid>[^\]]+)\])?: ?"
+"""`gdm-password]: ` is how GDM names itself."""
 MAX_PROGRAM: Final = 64
 MAX_PID: Final = 32
 """Characters of a tag; counted apart: a bounded repetition of so wide a class makes the expression 100 times larger."""
@@ -50,7 +62,9 @@ MAX_PID: Final = 32
 CONTROLS: Final = {f"#{code:03o}": chr(code) for code in (*range(1, 32), 127)}
 """rsyslog's escapes ($EscapeControlCharactersOnReceive), NUL left out."""
 
-_BEGINS_5424: Final = r"^<\d{1,3}>1 "
+ESXI_LEVELS: Final = ["info", "warning", "error", "verbose", "trivia", "panic"]
+
+_BEGINS_5424: Final = r"^<[0-9]{1,3}>1 "
 
 
 def split_headers(text: pl.Series, received: pl.Series) -> pl.DataFrame:
@@ -61,18 +75,25 @@ def split_headers(text: pl.Series, received: pl.Series) -> pl.DataFrame:
         received: When each was received.
 
     Returns:
-        `syslog` (whether a header was found), `syslog.time`, `syslog.host`, `program`, `pid`, `structured_data`, and
+        `syslog` (whether a header was found), `syslog.time`, `syslog.naive` (whether that time named no zone and was
+        taken as UTC), `syslog.host`, `program`, `pid`, `structured_data`, and
         `payload`: what follows header and tag, or the whole line where there is no header.
     """
     frame = pl.DataFrame({"text": text, "received": received})
     begins = text.str.contains(_BEGINS_5424)
     if not begins.any():
         return _legacy(frame)
-    modern = begins & text.str.contains(HEADER_5424)
-    if modern.all():
-        return _modern(frame)
-    places = pl.concat([modern.arg_true(), (~modern).arg_true()])
-    return pl.concat([_modern(frame.filter(modern)), _legacy(frame.filter(~modern))])[places.arg_sort()]
+    plain = begins & text.str.contains(_NO_DATA_5424)
+    if plain.all():
+        return _modern(frame, _NO_DATA_5424)
+    modern = begins & ~plain & text.str.contains(HEADER_5424)
+    parts = (
+        (plain, lambda lines: _modern(lines, _NO_DATA_5424)),
+        (modern, lambda lines: _modern(lines, HEADER_5424)),
+        (~plain & ~modern, _legacy),
+    )
+    read = [(rows.arg_true(), read(frame.filter(rows))) for rows, read in parts if rows.any()]
+    return pl.concat([lines for _, lines in read])[pl.concat([places for places, _ in read]).arg_sort()]
 
 
 def _taken_off(text: pl.Series, header: str) -> tuple[pl.DataFrame, pl.Series]:
@@ -95,14 +116,15 @@ def _tag_taken_off(content: pl.Series) -> tuple[pl.DataFrame, pl.Series]:
     )
 
 
-def _modern(lines: pl.DataFrame) -> pl.DataFrame:
-    fields, payload = _taken_off(lines["text"], HEADER_5424)
+def _modern(lines: pl.DataFrame, pattern: str) -> pl.DataFrame:
+    fields, payload = _taken_off(lines["text"], pattern)
     nil = {
         name: pl.when(pl.col(name) != "-").then(pl.col(name)) for name in ("host", "program", "pid", "structured_data")
     }
     return fields.with_columns(**nil).select(
         pl.lit(value=True).alias("syslog"),
         iso_time(pl.col("time"), assume_utc=True).alias("syslog.time"),
+        pl.lit(value=False).alias("syslog.naive"),  # RFC 5424, 6.2.3: TIME-OFFSET is not optional
         pl.col("host").alias("syslog.host"),
         "program",
         "pid",
@@ -125,7 +147,8 @@ def _legacy(lines: pl.DataFrame) -> pl.DataFrame:
         {
             "syslog": syslog,
             "syslog.time": _legacy_times(header, lines["received"]),
-            "syslog.host": header["host"],
+            "syslog.naive": _naive(header),
+            "syslog.host": _hosts(header["origin"].zip_with(header["origin"].is_not_null(), header["host"]), content),
             "program": tag["program"],
             "pid": tag["pid"],
             "structured_data": pl.Series([None], dtype=pl.String).new_from_index(0, lines.height),
@@ -153,6 +176,22 @@ def _legacy_times(header: pl.DataFrame, received: pl.Series) -> pl.Series:
     else:
         iso = pl.Series("iso", [None], dtype=UTC_MICROSECONDS).new_from_index(0, header.height)
     return iso.zip_with(iso.is_not_null(), _times_without_year(header, received))
+
+
+def _hosts(host: pl.Series, content: pl.Series) -> pl.Series:
+    """Hosts, but for what ESXi's log files have there: `2026-02-28T10:00:00Z info hostd[2099] [Originator...`."""
+    level = host.is_in(ESXI_LEVELS).fill_null(value=False)
+    if not level.any():
+        return host
+    return host.set(level & content.str.contains(r"^(?:hostd|vpxa)(?:-\w{1,32})?\["), None)
+
+
+def _naive(header: pl.DataFrame) -> pl.Series:
+    """Whether a time names no zone. `CET` and the like are names that only the source's own zone tells apart."""
+    named = pl.col("iso").str.contains(r"(?:Z|[+-]\d\d:?\d\d)$")
+    return header.select(
+        pl.coalesce(~named, ~pl.col("zone").is_in(["UTC", "GMT"]), pl.col("month").is_not_null(), pl.lit(value=False))
+    ).to_series()
 
 
 def _times_without_year(header: pl.DataFrame, received: pl.Series) -> pl.Series:

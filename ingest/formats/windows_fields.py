@@ -143,13 +143,16 @@ def _process_creation(fields: pl.DataFrame) -> pl.DataFrame:
     if accounts:
         wanted["User"] = pl.coalesce(accounts)
     fields = _filled(fields, wanted)
-    if {"NewProcessId", "ProcessId"} <= have:
-        # In 4688 ProcessId is the creator; in the category's taxonomy it is the new process.
-        own = pl.col("ParentProcessId") if "ParentProcessId" in have else pl.lit(None, dtype=pl.String)
+    if "NewProcessId" in have:
+        # In 4688 ProcessId is the creator; in the category's taxonomy it is the new process. A column that no event of
+        # this batch has is as good as one that is null: an event must not depend on its neighbours.
+        own, creator = (
+            pl.col(name) if name in have else pl.lit(None, dtype=pl.String) for name in ("ParentProcessId", "ProcessId")
+        )
         native = own.is_null() & pl.col("NewProcessId").is_not_null()
         fields = fields.with_columns(
-            pl.when(native).then(pl.col("ProcessId")).otherwise(own).alias("ParentProcessId"),
-            pl.when(native).then(pl.col("NewProcessId")).otherwise(pl.col("ProcessId")).alias("ProcessId"),
+            pl.when(native).then(creator).otherwise(own).alias("ParentProcessId"),
+            pl.when(native).then(pl.col("NewProcessId")).otherwise(creator).alias("ProcessId"),
         )
     return fields
 
