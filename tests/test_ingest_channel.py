@@ -6,7 +6,7 @@ import asyncio
 import resource
 import socket
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import ExitStack, asynccontextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -17,49 +17,15 @@ from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
 from ingest import channel
-from ingest.bus import Message, Partition, Position, Record, StartAt, Subscription
 from ingest.channel import Door, Refusal, tenant_of_certificate
 from ingest.collect import Collector
 from ingest.framing import MARK_CUT, mark_truncated
 from ingest.hospital import Certificate, Hospital, Hospitals
 from ingest.listeners import MAX_REFUSED_SENDERS, Counts, ListenerSettings, ListenerStats, Transport
-from ingest.rawbatch import decode_record
+from memory_bus import MemoryBus
 
 NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
 DAY = timedelta(days=1)
-
-
-class MemoryBus:
-    """A bus that keeps what is published."""
-
-    def __init__(self) -> None:
-        self.messages: list[Message] = []
-
-    def ensure_topics(self, topics: Sequence[str]) -> None:
-        raise NotImplementedError
-
-    def publish(self, messages: Sequence[Message]) -> list[Position]:
-        self.messages += messages
-        return [Position(message.topic, 0, 0) for message in messages]
-
-    def subscribe(self, group: str, topics: Sequence[str], start_at: StartAt | None = None) -> Subscription:
-        raise NotImplementedError
-
-    def ends(self, topics: Sequence[str]) -> dict[Partition, int]:
-        raise NotImplementedError
-
-    def committed(self, group: str, topics: Sequence[str]) -> dict[Partition, int]:
-        raise NotImplementedError
-
-    def read(self, partition: Partition, start: int, stop: int) -> list[Record]:
-        raise NotImplementedError
-
-    def close(self) -> None:
-        raise NotImplementedError
-
-    def rows(self) -> list[tuple[str, bytes, str | None]]:
-        frames = [decode_record(Record(item.topic, 0, 0, item.key, item.value)) for item in self.messages]
-        return [(row["tenant"], row["line"], row["mark"]) for frame in frames for row in frame.iter_rows(named=True)]
 
 
 @asynccontextmanager

@@ -11,7 +11,7 @@ import os
 import shutil
 import socket
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -19,12 +19,13 @@ import pytest
 
 from hospital_certificates import Registry
 from ingest.batching import RELP_FIRST, RELP_SESSION
-from ingest.bus import TOPIC_RAW, Message, Partition, Position, Record, StartAt, Subscription
+from ingest.bus import TOPIC_RAW, Record
 from ingest.bus_embedded import EmbeddedBus
 from ingest.collect import Collector
 from ingest.hospital import Hospitals
 from ingest.listeners import ListenerSettings, ListenerStats, Transport
 from ingest.rawbatch import decode_record
+from memory_bus import MemoryBus
 
 Require = Callable[[bool, str], None]
 Command = Callable[[Path, Path, int], list[str]]
@@ -32,35 +33,6 @@ Command = Callable[[Path, Path, int], list[str]]
 
 LINES = 3000
 SYSLOG_NG = Path(os.environ.get("TOCSIN_CACHE", str(Path.home() / ".cache" / "tocsin"))) / "syslog-ng" / "syslog-ng"
-
-
-class MemoryBus:
-    """A bus that keeps what is published."""
-
-    def __init__(self) -> None:
-        self.messages: list[Message] = []
-
-    def ensure_topics(self, topics: Sequence[str]) -> None:
-        raise NotImplementedError
-
-    def publish(self, messages: Sequence[Message]) -> list[Position]:
-        self.messages += messages
-        return [Position(message.topic, 0, 0) for message in messages]
-
-    def subscribe(self, group: str, topics: Sequence[str], start_at: StartAt | None = None) -> Subscription:
-        raise NotImplementedError
-
-    def ends(self, topics: Sequence[str]) -> dict[Partition, int]:
-        raise NotImplementedError
-
-    def committed(self, group: str, topics: Sequence[str]) -> dict[Partition, int]:
-        raise NotImplementedError
-
-    def read(self, partition: Partition, start: int, stop: int) -> list[Record]:
-        raise NotImplementedError
-
-    def close(self) -> None:
-        raise NotImplementedError
 
 
 def numbered_lines(count: int) -> list[bytes]:

@@ -6,7 +6,7 @@ import asyncio
 import socket
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -16,7 +16,6 @@ import pytest
 from structlog.testing import capture_logs
 
 from ingest.batching import Batch, Batcher
-from ingest.bus import Message, Partition, Position, Record, StartAt, Subscription
 from ingest.channel import REFUSED_KEYLESS, Channel, Door, Refusal
 from ingest.collect import Collector, UndeliveredError
 from ingest.framing import Lines
@@ -25,8 +24,8 @@ from ingest.hospital_keys import KeysError, keys_path, make_keys
 from ingest.listeners import ListenerSettings, Transport
 from ingest.patient_guard import PatientGuard
 from ingest.publisher import Publisher
-from ingest.rawbatch import decode_record
 from ingest.vault import VaultError
+from memory_bus import MemoryBus
 
 NOON = datetime(2026, 11, 23, 12, tzinfo=UTC)
 KERMOR = Hospital("kermor", "CH Kermor", networks=("127.0.1.0/24",))
@@ -42,39 +41,6 @@ product = "dpi"
 [patients]
 columns = [{columns}]
 """
-
-
-class MemoryBus:
-    """A bus that keeps what is published."""
-
-    def __init__(self) -> None:
-        self.messages: list[Message] = []
-
-    def ensure_topics(self, topics: Sequence[str]) -> None:
-        raise NotImplementedError
-
-    def publish(self, messages: Sequence[Message]) -> list[Position]:
-        self.messages += messages
-        return [Position(message.topic, 0, 0) for message in messages]
-
-    def subscribe(self, group: str, topics: Sequence[str], start_at: StartAt | None = None) -> Subscription:
-        raise NotImplementedError
-
-    def ends(self, topics: Sequence[str]) -> dict[Partition, int]:
-        raise NotImplementedError
-
-    def committed(self, group: str, topics: Sequence[str]) -> dict[Partition, int]:
-        raise NotImplementedError
-
-    def read(self, partition: Partition, start: int, stop: int) -> list[Record]:
-        raise NotImplementedError
-
-    def close(self) -> None:
-        raise NotImplementedError
-
-    def lines(self, hospital: str) -> list[bytes]:
-        frames = [decode_record(Record(item.topic, 0, 0, item.key, item.value)) for item in self.messages]
-        return [row["line"] for frame in frames for row in frame.iter_rows(named=True) if row["tenant"] == hospital]
 
 
 async def until(condition: Callable[[], bool], seconds: float = 15.0) -> None:

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from ingest.batching import Batcher
-from ingest.bus import TOPIC_RAW, Bus, BusError, Message, Partition, Position, Record, StartAt, Subscription
+from ingest.bus import TOPIC_RAW, Bus, BusError, Message, Record
 from ingest.bus_embedded import EmbeddedBus
 from ingest.bus_kafka import KafkaBus, KafkaSettings
 from ingest.channel import Channel
@@ -30,49 +30,13 @@ from ingest.listeners import ListenerSettings
 from ingest.publisher import SMALL_BATCH, Publisher
 from ingest.rawbatch import BATCH_ID, BATCH_LINES, BATCH_ROW, decode_record
 from ingest.spool import Spool, SpoolInUseError, SpoolSettings, SpoolStats
+from memory_bus import MemoryBus
 from tocsin.resends import Bounds, Resends
 
 if TYPE_CHECKING:
     from deploy.kafka.broker import KafkaBroker
 
 NOON = datetime(2026, 11, 23, 12, tzinfo=UTC)
-
-
-class MemoryBus:
-    """A bus in memory. `before` runs ahead of each publish, and `after` behind it: both may block or raise."""
-
-    def __init__(self) -> None:
-        self.before: Callable[[Sequence[Message]], None] = lambda _: None
-        self.after: Callable[[Sequence[Message]], None] = lambda _: None
-        self.messages: list[Message] = []
-
-    def ensure_topics(self, topics: Sequence[str]) -> None:
-        raise NotImplementedError
-
-    def publish(self, messages: Sequence[Message]) -> list[Position]:
-        self.before(messages)
-        first = len(self.messages)
-        self.messages += messages
-        self.after(messages)
-        return [Position(message.topic, 0, first + at) for at, message in enumerate(messages)]
-
-    def subscribe(self, group: str, topics: Sequence[str], start_at: StartAt | None = None) -> Subscription:
-        raise NotImplementedError
-
-    def ends(self, topics: Sequence[str]) -> dict[Partition, int]:
-        raise NotImplementedError
-
-    def committed(self, group: str, topics: Sequence[str]) -> dict[Partition, int]:
-        raise NotImplementedError
-
-    def read(self, partition: Partition, start: int, stop: int) -> list[Record]:
-        raise NotImplementedError
-
-    def close(self) -> None:
-        raise NotImplementedError
-
-    def lines(self) -> list[bytes]:
-        return [line for message in self.messages for line in lines_of(message)]
 
 
 def lines_of(message: Message) -> list[bytes]:

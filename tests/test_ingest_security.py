@@ -11,7 +11,7 @@ import ssl
 import subprocess
 import time
 from asyncio import sslproto
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable
 from contextlib import ExitStack, asynccontextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -29,7 +29,6 @@ from hypothesis import strategies as st
 from hospital_certificates import Registry
 from ingest import registry as registry_module
 from ingest.authority import AuthorityError, check_host, create_authority, issue_client, issue_server
-from ingest.bus import Message, Partition, Position, Record, StartAt, Subscription
 from ingest.certificates import make_authority, make_key
 from ingest.channel import REFUSED_HANDSHAKE, REFUSED_LIMIT, REFUSED_SHARE, Channel, Door
 from ingest.channel_ledger import Entry, Ledger
@@ -45,38 +44,10 @@ from ingest.receipts import ReceiptSettings
 from ingest.registry import ABANDONED, RegistryWatch, changing, write_file, write_hospital
 from ingest.tls import READ_BYTES, PeerCertificate, TlsFiles, TlsIdentity
 from ingest.visible import hidden
+from memory_bus import MemoryBus
 
 Require = Callable[[bool, str], None]
 NOW = datetime(2026, 1, 31, 8, tzinfo=UTC)
-
-
-class MemoryBus:
-    """A bus that keeps what is published."""
-
-    def __init__(self) -> None:
-        self.messages: list[Message] = []
-
-    def ensure_topics(self, topics: Sequence[str]) -> None:
-        raise NotImplementedError
-
-    def publish(self, messages: Sequence[Message]) -> list[Position]:
-        self.messages += messages
-        return [Position(message.topic, 0, 0) for message in messages]
-
-    def subscribe(self, group: str, topics: Sequence[str], start_at: StartAt | None = None) -> Subscription:
-        raise NotImplementedError
-
-    def ends(self, topics: Sequence[str]) -> dict[Partition, int]:
-        raise NotImplementedError
-
-    def committed(self, group: str, topics: Sequence[str]) -> dict[Partition, int]:
-        raise NotImplementedError
-
-    def read(self, partition: Partition, start: int, stop: int) -> list[Record]:
-        raise NotImplementedError
-
-    def close(self) -> None:
-        raise NotImplementedError
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import shutil
 import socket
 import ssl
 import subprocess
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -20,7 +20,6 @@ from structlog.testing import capture_logs
 
 from hospital_certificates import Registry, serial_of
 from ingest.authority import create_authority, issue_server
-from ingest.bus import Message, Partition, Position, Record, StartAt, Subscription
 from ingest.channel import (
     REFUSED_EXPIRED,
     REFUSED_HANDSHAKE,
@@ -32,42 +31,9 @@ from ingest.channel import (
 from ingest.collect import Collector
 from ingest.hospital import Hospital
 from ingest.listeners import ListenError, ListenerSettings, ListenerStats
-from ingest.rawbatch import decode_record
+from memory_bus import MemoryBus
 
 Require = Callable[[bool, str], None]
-
-
-class MemoryBus:
-    """A bus that keeps what is published."""
-
-    def __init__(self) -> None:
-        self.messages: list[Message] = []
-
-    def ensure_topics(self, topics: Sequence[str]) -> None:
-        raise NotImplementedError
-
-    def publish(self, messages: Sequence[Message]) -> list[Position]:
-        self.messages += messages
-        return [Position(message.topic, 0, 0) for message in messages]
-
-    def subscribe(self, group: str, topics: Sequence[str], start_at: StartAt | None = None) -> Subscription:
-        raise NotImplementedError
-
-    def ends(self, topics: Sequence[str]) -> dict[Partition, int]:
-        raise NotImplementedError
-
-    def committed(self, group: str, topics: Sequence[str]) -> dict[Partition, int]:
-        raise NotImplementedError
-
-    def read(self, partition: Partition, start: int, stop: int) -> list[Record]:
-        raise NotImplementedError
-
-    def close(self) -> None:
-        raise NotImplementedError
-
-    def rows(self) -> list[tuple[str, bytes]]:
-        frames = [decode_record(Record(item.topic, 0, 0, item.key, item.value)) for item in self.messages]
-        return [(row["tenant"], row["line"]) for frame in frames for row in frame.iter_rows(named=True)]
 
 
 @pytest.fixture
@@ -138,7 +104,7 @@ def test_the_certificate_says_whose_the_lines_are(registry: Registry, data: byte
         return collector
 
     stats = seen(asyncio.run(scenario()))
-    assert bus.rows() == [("ch-kermor", b"<13>a"), ("ch-kermor", b"<13>b")]
+    assert bus.pairs() == [("ch-kermor", b"<13>a"), ("ch-kermor", b"<13>b")]
     assert bus.messages[0].key == "ch-kermor/127.0.0.1"
     assert (stats.accepted, stats.refused, stats.connections) == (1, 0, 0)
 
@@ -156,7 +122,7 @@ def test_a_line_that_claims_another_hospital_stays_with_the_channel(registry: Re
             await until(lambda: seen(collector).frames == 1)
 
     asyncio.run(scenario())
-    assert bus.rows() == [("ch-kermor", claim)]
+    assert bus.pairs() == [("ch-kermor", claim)]
 
 
 def revoke(registry: Registry) -> None:
@@ -198,7 +164,7 @@ def test_who_is_refused_is_counted_and_named(
 
     with capture_logs() as logs:
         stats = seen(asyncio.run(scenario()))
-    assert bus.rows() == []
+    assert bus.pairs() == []
     assert (dict(stats.refusals), stats.accepted, stats.frames) == ({reason: 1}, 0, 0)
     (entry,) = [log for log in logs if log["event"] == "refused"]
     assert (entry["reason"], entry["peer"], entry["subject"]) == (reason, "127.0.0.1", "CN=ch-kermor")
@@ -221,7 +187,7 @@ def test_an_expired_certificate_is_refused_by_its_own_dates_and_named(registry: 
         stats = seen(asyncio.run(scenario()))
     assert dict(stats.refusals) == {REFUSED_EXPIRED: 1}
     assert [log["subject"] for log in logs if log["event"] == "refused"] == ["CN=ch-kermor"]
-    assert bus.rows() == []
+    assert bus.pairs() == []
 
 
 def test_what_is_no_handshake_is_refused_and_the_others_go_on(registry: Registry, tmp_path: Path) -> None:
@@ -249,7 +215,7 @@ def test_what_is_no_handshake_is_refused_and_the_others_go_on(registry: Registry
     with capture_logs() as logs:
         stats = seen(asyncio.run(scenario()))
     assert dict(stats.refusals) == {REFUSED_HANDSHAKE: 4}
-    assert bus.rows() == [("ch-kermor", b"<13>ours")]
+    assert bus.pairs() == [("ch-kermor", b"<13>ours")]
     errors = [log["error"] for log in logs if log["event"] == "refused"]
     assert len(errors) == 3  # the first, the second and the fourth
     assert "(the sender shows no certificate)" in errors[0]
@@ -268,7 +234,7 @@ def test_a_listener_bound_to_a_hospital_needs_no_registry(registry: Registry) ->
             await until(lambda: seen(collector).frames == 1)
 
     asyncio.run(scenario())
-    assert bus.rows() == [("CH de Kermor", b"<13>a")]
+    assert bus.pairs() == [("CH de Kermor", b"<13>a")]
 
 
 def test_an_open_connection_ends_when_its_certificate_is_revoked(
@@ -300,7 +266,7 @@ def test_an_open_connection_ends_when_its_certificate_is_revoked(
 
     with capture_logs() as logs:
         asyncio.run(scenario())
-    assert bus.rows() == [("ch-kermor", b"<13>whole"), ("ch-kermor", b"<13>half"), ("chu-brest", b"<13>still there")]
+    assert bus.pairs() == [("ch-kermor", b"<13>whole"), ("ch-kermor", b"<13>half"), ("chu-brest", b"<13>still there")]
     (entry,) = [log for log in logs if log.get("reason") == REFUSED_REVOKED]
     assert entry["subject"] == "CN=ch-kermor"
 
@@ -414,4 +380,4 @@ def test_openssl_s_client(registry: Registry, require: Require) -> None:
         return collector
 
     asyncio.run(scenario())
-    assert [line for _, line in bus.rows()] == [b"<13>one", b"<13>two"]
+    assert [line for _, line in bus.pairs()] == [b"<13>one", b"<13>two"]
