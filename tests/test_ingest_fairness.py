@@ -17,54 +17,30 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ingest.batching import ACKNOWLEDGE_SECONDS, BATCH_COST, LINE_COST, RELP_FIRST, RELP_SESSION, Batch, Batcher
-from ingest.bus import Message, Partition, Position, Record, StartAt, Subscription
+from ingest.bus import Message, Position
 from ingest.channel import Channel
 from ingest.collect import Collector
 from ingest.framing import Lines
 from ingest.listeners import ListenerSettings, Transport
 from ingest.publisher import PUBLISH_BYTES
-from ingest.rawbatch import decode_record
+from memory_bus import MemoryBus
 
 NOON = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
 
 
-class SlowBus:
+class SlowBus(MemoryBus):
     """A bus that takes its time for each publish, and keeps what it was given."""
 
     def __init__(self, seconds: float = 0.0, gate: threading.Event | None = None) -> None:
+        super().__init__()
         self.seconds = seconds
         self.gate = gate
-        self.publishes: list[list[Message]] = []
-
-    def ensure_topics(self, topics: Sequence[str]) -> None:
-        raise NotImplementedError
 
     def publish(self, messages: Sequence[Message]) -> list[Position]:
         if self.gate is not None:
             assert self.gate.wait(30)
         time.sleep(self.seconds)
-        self.publishes.append(list(messages))
-        return [Position(message.topic, 0, 0) for message in messages]
-
-    def subscribe(self, group: str, topics: Sequence[str], start_at: StartAt | None = None) -> Subscription:
-        raise NotImplementedError
-
-    def ends(self, topics: Sequence[str]) -> dict[Partition, int]:
-        raise NotImplementedError
-
-    def committed(self, group: str, topics: Sequence[str]) -> dict[Partition, int]:
-        raise NotImplementedError
-
-    def read(self, partition: Partition, start: int, stop: int) -> list[Record]:
-        raise NotImplementedError
-
-    def close(self) -> None:
-        raise NotImplementedError
-
-    def lines_of(self, tenant: str) -> list[bytes]:
-        messages = [item for publish in self.publishes for item in publish if item.key.startswith(f"{tenant}/")]
-        frames = [decode_record(Record(item.topic, 0, 0, item.key, item.value)) for item in messages]
-        return [line for frame in frames for line in frame["line"].to_list()]
+        return super().publish(messages)
 
 
 @asynccontextmanager
@@ -121,7 +97,7 @@ def test_a_flood_delays_another_hospital_by_two_publishes_at_most() -> None:
                 for number in range(20):
                     before = len(bus.publishes)
                     sender.sendall(b"<13>alert %d\n" % number)
-                    await until(lambda wanted=number + 1: len(bus.lines_of("quiet")) == wanted)  # type: ignore[misc]
+                    await until(lambda wanted=number + 1: len(bus.lines("quiet")) == wanted)  # type: ignore[misc]
                     delays.append(len(bus.publishes) - before)
                     assert "quiet" not in collector.stats().paused_hospitals
             stop.set()
@@ -129,11 +105,11 @@ def test_a_flood_delays_another_hospital_by_two_publishes_at_most() -> None:
         return collector
 
     collector = asyncio.run(scenario())
-    assert bus.lines_of("quiet") == [b"<13>alert %d" % number for number in range(20)]
+    assert bus.lines("quiet") == [b"<13>alert %d" % number for number in range(20)]
     assert max(delays) <= 3, delays  # under way, its own, and one that began before the test looked
     frames = collector.stats().listeners["loud"].frames
     assert frames > 10_000
-    assert len(bus.lines_of("loud")) == frames  # nothing of the flood is lost either
+    assert len(bus.lines("loud")) == frames  # nothing of the flood is lost either
 
 
 def test_a_full_hospital_pauses_alone_and_its_datagrams_alone_drop() -> None:
@@ -166,7 +142,7 @@ def test_a_full_hospital_pauses_alone_and_its_datagrams_alone_drop() -> None:
 
     stats = asyncio.run(scenario()).stats()
     assert (stats.listeners["quiet-udp"].dropped, stats.listeners["loud-udp"].frames) == (0, 0)
-    assert len(bus.lines_of("quiet")) == 5
+    assert len(bus.lines("quiet")) == 5
     assert (stats.paused_hospitals, stats.waiting_bytes) == (frozenset(), 0)
 
 

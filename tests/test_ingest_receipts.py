@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hospital_certificates import Registry
-from ingest.bus import Message, Partition, Position, Record, StartAt, Subscription
+from ingest.bus import Message, Position
 from ingest.channel import REFUSED_HANDSHAKE, REFUSED_REVOKED, Channel
 from ingest.channel_ledger import MAX_KEPT_BYTES, OTHERS, Entry, Ledger
 from ingest.collect import Collector
@@ -25,6 +25,7 @@ from ingest.readings import Readings
 from ingest.receipt_text import Language, write_receipt
 from ingest.receipts import ReceiptSettings
 from ingest.visible import hidden
+from memory_bus import MemoryBus
 
 Require = Callable[[bool, str], None]
 NOON = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
@@ -32,35 +33,18 @@ SSHD = b"<38>1 2026-11-23T12:00:00Z srv-1 sshd 42 - - Failed password for root f
 STRANGE = b"\x1b[2Jnobody knows this"
 
 
-class WaitingBus:
+class WaitingBus(MemoryBus):
     """A bus that takes messages once `free` is set."""
 
     def __init__(self, *, free: bool = True) -> None:
+        super().__init__()
         self.free = free
-
-    def ensure_topics(self, topics: Sequence[str]) -> None:
-        raise NotImplementedError
 
     def publish(self, messages: Sequence[Message]) -> list[Position]:
         deadline = datetime.now(UTC) + timedelta(seconds=20)
         while not self.free and datetime.now(UTC) < deadline:
             pass
-        return [Position(message.topic, 0, 0) for message in messages]
-
-    def subscribe(self, group: str, topics: Sequence[str], start_at: StartAt | None = None) -> Subscription:
-        raise NotImplementedError
-
-    def ends(self, topics: Sequence[str]) -> dict[Partition, int]:
-        raise NotImplementedError
-
-    def committed(self, group: str, topics: Sequence[str]) -> dict[Partition, int]:
-        raise NotImplementedError
-
-    def read(self, partition: Partition, start: int, stop: int) -> list[Record]:
-        raise NotImplementedError
-
-    def close(self) -> None:
-        raise NotImplementedError
+        return super().publish(messages)
 
 
 @pytest.fixture

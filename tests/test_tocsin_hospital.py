@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import stat
 import subprocess
 import sys
@@ -16,7 +17,7 @@ from pathlib import Path
 import click
 import pytest
 
-from hospital_desk import REPOSITORY, Desk, make_desk, unpack
+from hospital_desk import REPOSITORY, Desk, Require, make_desk, unpack
 from ingest.authority import authority_folder, issue_client
 from ingest.hospital import Contact, ExpectedSource, Hospital
 from ingest.registry import hospital_path, write_hospital
@@ -284,7 +285,8 @@ def test_ports_come_from_the_flags_else_the_listeners_else_custom(enrolled: Desk
     assert "TCP 7001" in texts["README.txt"]
 
 
-def test_renewal_and_revocation(enrolled: Desk) -> None:
+def test_renewal_and_revocation(enrolled: Desk, require: Require) -> None:
+    require(shutil.which("openssl") is not None, "openssl is not installed")
     enrolled.run("hospital", "bundle", "ch-de-kermor")
     said = enrolled.run("hospital", "renew", "ch-de-kermor", "--to", "new.zip")
     assert "1 older certificates of ch-de-kermor are good as before" in said

@@ -114,10 +114,11 @@ def test_syslog_ng_takes_its_file(enrolled: Desk, require: Require) -> None:
         assert "error" not in checked.stderr.lower()
 
 
-def test_shell_takes_the_test(enrolled: Desk) -> None:
+@pytest.mark.parametrize("shell", ["sh", "bash"])
+def test_shell_takes_the_test(shell: str, enrolled: Desk, require: Require) -> None:
+    require(shutil.which(shell) is not None, f"{shell} is not installed")
     folder = unpack(enrolled)
-    for shell in ("sh", "bash"):
-        assert subprocess.run([shell, "-n", folder / "test.sh"], capture_output=True, check=False).returncode == 0
+    assert subprocess.run([shell, "-n", folder / "test.sh"], capture_output=True, check=False).returncode == 0
 
 
 def test_the_files_for_windows_have_the_shape_of_their_programs(enrolled: Desk) -> None:
