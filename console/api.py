@@ -46,7 +46,10 @@ def list_alerts(
     """Alerts that match every filter given, worst first, then newest."""
     page = console.store.queue(asked, limit=limit, cursor=cursor or None)
     return AlertPageModel(
-        items=[AlertModel.of(row) for row in page.items], total=page.total, next_cursor=page.next_cursor
+        items=[AlertModel.of(row) for row in page.items],
+        total=page.total,
+        next_cursor=page.next_cursor,
+        searched=page.searched,
     )
 
 

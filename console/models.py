@@ -146,6 +146,9 @@ class AlertPageModel(BaseModel):
     items: list[AlertModel]
     total: Annotated[int, Field(description="Alerts that match, on all pages.")]
     next_cursor: Annotated[str | None, Field(description="`cursor` of the next page; null on the last.")]
+    searched: Annotated[
+        int | None, Field(description="How many alerts, the newest to arrive, `q` was sought in; null if in all.")
+    ]
 
 
 class DecideModel(BaseModel):

@@ -49,6 +49,7 @@ def queue(
         "asked": asked,
         "rows": page.items,
         "total": page.total,
+        "searched": page.searched,
         "next_address": asked.but(cursor=page.next_cursor) if page.next_cursor else None,
         "tenants": sorted({*console.store.tenants(), *asked.tenant}),
         "levels": tuple(LEVEL_NAMES),

@@ -8,14 +8,16 @@ An event that is not here any more is still in the alert by its id, and in the l
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Final, TypedDict, cast
 
 import orjson
 import polars as pl
 
-from detections.correlation import Correlation
+from detections.correlation import Correlation, Firing, firing_id, to_moment
+from detections.correlation_intake import key_of
+from detections.correlation_rule import CorrelationRule
 from detections.match import MATCH_SCHEMA
 from storage.alert import Evidence
 
@@ -61,18 +63,31 @@ class EvidenceMemory:
 
     def add_firings(self, correlations: Sequence[Correlation]) -> None:
         """Keep what is shown of correlations, since others may rest on them."""
+        self._keep_fired((correlation.id, correlation.rule, correlation.firing) for correlation in correlations)
+
+    def add_restored(self, firings: Iterable[Firing], rules: Mapping[str, CorrelationRule]) -> None:
+        """The same of correlations that fired before a start, read back."""
+        known = [(firing, rules[firing.rule_id]) for firing in firings if firing.rule_id in rules]
+        keys = [key_of(firing.group, rule.group_by) for firing, rule in known]
+        self._keep_fired(
+            (firing_id(rule.id, firing.tenant, key, to_moment(firing.timestamp)), rule, firing)
+            for (firing, rule), key in zip(known, keys, strict=True)
+            if key is not None
+        )
+
+    def _keep_fired(self, fired: Iterable[tuple[str, CorrelationRule, Firing]]) -> None:
         rows = [
             (
-                correlation.id,
-                correlation.rule.id,
-                correlation.rule.title,
-                correlation.timestamp,
-                correlation.sample.host,
-                correlation.sample.user,
-                correlation.sample.source_ip,
-                orjson.dumps(dict(correlation.group)).decode(),
+                identity,
+                rule.id,
+                rule.title,
+                firing.timestamp,
+                firing.sample.host,
+                firing.sample.user,
+                firing.sample.source_ip,
+                orjson.dumps(dict(firing.group)).decode(),
             )
-            for correlation in correlations
+            for identity, rule, firing in fired
         ]
         self._keep(pl.DataFrame(rows, schema={name: MATCH_SCHEMA[name] for name in _KEPT}, orient="row"))
 

@@ -23,6 +23,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from types import MappingProxyType
 from typing import Final
 
 import polars as pl
@@ -161,10 +162,16 @@ class Correlator:
             self._table(self._plans[firing.rule_id], firing.tenant).pending.append(item)
             self._hand_on(firing, source, identity, moment, self._place_of(firing, known))
 
-    def replay(self, matches: pl.DataFrame) -> None:
-        """Take matches again that were fed before the restart, in the order of the bus; nothing fires."""
+    def replay(self, matches: pl.DataFrame, ahead: Mapping[str, datetime] | None = None) -> None:
+        """Take matches again that were fed before the restart, in the order of the bus; nothing fires.
+
+        Args:
+            matches: The matches.
+            ahead: Tenant -> the earliest time of what will be fed next: that must not be late, so the watermark stays
+                before it, and what fired after it is computed again.
+        """
         self._replaying = True
-        self._take(matches)
+        self._take(matches, ahead or {})
 
     def resume(self) -> None:
         """End the replay; `feed`, `advance` and `end` do so too."""
@@ -191,6 +198,11 @@ class Correlator:
         return max((plan.lookback for plan in self._plans.values()), default=0) * _MICROSECOND
 
     @property
+    def groups(self) -> int:
+        """Groups held, which costs nothing to ask."""
+        return self._groups
+
+    @property
     def counters(self) -> Counters:
         """Counts since the start."""
         tables = [table for tables in self._tables.values() for table in tables.values()]
@@ -214,7 +226,7 @@ class Correlator:
         """Bytes of all groups, estimated from a sample of them; matches that wait for the watermark come on top."""
         return sum(table.state_bytes() for tables in self._tables.values() for table in tables.values())
 
-    def _take(self, matches: pl.DataFrame) -> list[Correlation]:
+    def _take(self, matches: pl.DataFrame, ahead: Mapping[str, datetime] = MappingProxyType({})) -> list[Correlation]:
         wanted = matches.filter(pl.col("rule_id").is_in(self._wanted))
         if wanted.is_empty():
             return []
@@ -230,7 +242,8 @@ class Correlator:
             if timed.reach is not None:
                 reached[tenant] = max(timed.reach, reached.get(tenant, _BEGINNING))
         for tenant, reach in reached.items():  # only now: all of a batch is judged by the watermark before it
-            self._raise_watermark(tenant, reach - self._lateness)
+            limit = to_moment(ahead[tenant]) if tenant in ahead else _END
+            self._raise_watermark(tenant, min(reach - self._lateness, limit))
         return self._drain(list(reached))
 
     def _enter(self, rows: pl.DataFrame, tenant: str, rule_id: str) -> None:

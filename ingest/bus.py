@@ -82,6 +82,46 @@ class Record:
         return Partition(self.topic, self.partition)
 
 
+@dataclass(frozen=True, slots=True)
+class Volume:
+    """How much went over the bus: records, and the bytes of their keys and values before compression."""
+
+    records: int = 0
+    bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class BusCounts:
+    """What one `Bus` object and its subscriptions did since it was made. Numbers only grow."""
+
+    published: Mapping[str, Volume] = field(default_factory=dict)
+    """Topic -> what `publish` has made durable."""
+
+    read: Mapping[str, Volume] = field(default_factory=dict)
+    """Topic -> what polls returned. What is read again after a rebalance or a failure counts again."""
+
+    publish_errors: int = 0
+    """Calls of `publish` that raised."""
+
+    commits: int = 0
+    """Calls of `commit` that stored positions."""
+
+    commit_errors: int = 0
+    """Calls of `commit` that raised."""
+
+    rebalances: int = 0
+    """How often partitions came to, or were taken from, a member here; 0 on the embedded bus, like the next three."""
+
+    assigned: int = 0
+    """Partitions that came, each time they came."""
+
+    revoked: int = 0
+    """Partitions given up in good order."""
+
+    lost: int = 0
+    """Partitions taken away while this member seemed dead."""
+
+
 StartAt = Callable[[Partition], int | None]
 """Asked at each assignment: the next offset to read, or None for the group's committed position (else the earliest)."""
 
@@ -146,5 +186,11 @@ class Bus(Protocol):
             BusError: The topic does not exist, or the bus cannot be asked.
         """
 
+    def counts(self) -> BusCounts:
+        """What this object and its subscriptions did so far; cheap, and also after `close`."""
+
+    def finish_within(self, seconds: float) -> None:
+        """The process is ending: from then on no call waits for long for a bus that is away. Returns at once."""
+
     def close(self) -> None:
-        """Release what the bus holds; waits for publishes under way."""
+        """Release what the bus holds; waits for publishes under way, for a bounded time."""

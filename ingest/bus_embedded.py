@@ -17,7 +17,7 @@ database: the kernel drops it when the process dies, however it dies, and there 
 Traps:
 - WAL needs shared memory between the processes: the file must lie on a local disk, not on a network share.
 - A descriptor crosses `fork`: a child forked while a subscription is open keeps its group's lock until it exits.
-- Deleted rows make room for new ones; the file itself does not shrink.
+- Deleted rows make room for new ones; the file itself does not shrink (see `ingest.bus_embedded_retention`).
 """
 
 from __future__ import annotations
@@ -26,15 +26,19 @@ import json
 import re
 import sqlite3
 import threading
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from ingest.bus import BusError, Message, Partition, Position, Record, StartAt
+from ingest.bus import BusCounts, BusError, Message, Partition, Position, Record, StartAt
+from ingest.bus_counter import BusCounter
 from ingest.bus_embedded_file import PARTITION, open_file
+from ingest.bus_embedded_retention import Expiry, Marks, expiry
 from ingest.bus_embedded_subscription import EmbeddedSubscription
+from ingest.disk import DISK_FULL
 
 MAX_VALUE_BYTES: Final = 256 * 1024 * 1024
 """Largest value of a message: SQLite's own limit for a row is 10^9 bytes."""
@@ -62,13 +66,17 @@ class EmbeddedBus:
     Args:
         path: The file; created with its folder if it is not there. Its write-ahead log and the locks of the groups lie
             beside it.
+        clock: Seconds since the epoch.
 
     Raises:
         BusError: The file cannot be opened, is not a bus, or was written by a newer version.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, clock: Callable[[], float] = time.time) -> None:
         self.path = path
+        self.counter = BusCounter()
+        self._clock = clock
+        self._marks = Marks()
         self._queue: list[_Ticket] = []
         self._queue_lock = threading.Lock()
         self._write_lock = threading.Lock()
@@ -97,6 +105,15 @@ class EmbeddedBus:
         Raises:
             BusError: A topic does not exist, a message cannot be stored, or the disk failed or is full.
         """
+        try:
+            positions = self._publish(messages)
+        except BusError:
+            self.counter.not_published()
+            raise
+        self.counter.published(messages)
+        return positions
+
+    def _publish(self, messages: Sequence[Message]) -> list[Position]:
         for message in messages:
             self._check_message(message)
         if not messages:
@@ -191,6 +208,33 @@ class EmbeddedBus:
             if step < DELETE_STEP:
                 return deleted
 
+    def retain(self, days: Mapping[str, float], readers: Mapping[str, Collection[str]]) -> list[Expiry]:
+        """Delete the records that are older than their topic's days and that all groups of the topic have read.
+
+        Args:
+            days: Topic -> days; what is not there stays for ever.
+            readers: Topic -> groups known to read it, whether or not they have begun.
+
+        Returns:
+            What was done, by topic.
+
+        Raises:
+            BusError: The file cannot be written.
+        """
+        with self._write_lock, self._transaction("retention") as writer:
+            found = [expiry(writer, topic, kept, readers.get(topic, ()), self._clock()) for topic, kept in days.items()]
+        done = [one for one in found if one is not None]
+        for one in done:
+            self.delete_before(one.topic, one.before)
+        return done
+
+    def counts(self) -> BusCounts:
+        """What this bus and its subscriptions did so far."""
+        return self.counter.counts()
+
+    def finish_within(self, seconds: float) -> None:
+        """Nothing to do: no call waits for long here."""
+
     def close(self) -> None:
         """Wait for publishes under way, then close the file and the subscriptions still open."""
         with self._write_lock:
@@ -236,8 +280,12 @@ class EmbeddedBus:
         for ticket in tickets:
             ticket.taken = True
         try:
+            now = self._clock()
             with self._transaction("publish") as writer:
-                _write_tickets(writer, tickets, str(self))
+                written = _write_tickets(writer, tickets, str(self))
+                for topic, offset in written.items():
+                    self._marks.mark(writer, topic, offset, now)
+            self._marks.marked(written, now)
         except BusError as error:
             for ticket in tickets:
                 ticket.error = ticket.error or BusError(str(error))
@@ -262,14 +310,21 @@ class EmbeddedBus:
                 if self._writer.in_transaction:
                     self._writer.execute("ROLLBACK")
         except sqlite3.Error as error:
+            if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL:
+                raise BusError(f"{self}: {what}: {DISK_FULL}") from error
             raise BusError(f"{self}: {what}: {error}") from error
 
     def __str__(self) -> str:
         return f"embedded bus {self.path}"
 
 
-def _write_tickets(writer: sqlite3.Connection, tickets: Sequence[_Ticket], bus: str) -> None:
-    """Insert the messages of several calls; a call that names a missing topic fails alone."""
+def _write_tickets(writer: sqlite3.Connection, tickets: Sequence[_Ticket], bus: str) -> dict[int, int]:
+    """Insert the messages of several calls; a call that names a missing topic fails alone.
+
+    Returns:
+        Topic id -> the first offset written to it.
+    """
+    first: dict[int, int] = {}
     topics = {
         name: (topic_id, end) for name, topic_id, end in writer.execute("SELECT name, id, next_offset FROM topics")
     }
@@ -281,9 +336,11 @@ def _write_tickets(writer: sqlite3.Connection, tickets: Sequence[_Ticket], bus: 
         for message in ticket.messages:
             topic_id, offset = topics[message.topic]
             topics[message.topic] = topic_id, offset + 1
+            first.setdefault(topic_id, offset)
             writer.execute(
                 "INSERT INTO records (topic, offset, key, headers, value) VALUES (?, ?, ?, ?, ?)",
                 (topic_id, offset, message.key, json.dumps(dict(message.headers)), message.value),
             )
             ticket.positions.append(Position(message.topic, PARTITION, offset))
     writer.executemany("UPDATE topics SET next_offset = ? WHERE id = ?", [(end, i) for i, end in topics.values()])
+    return first

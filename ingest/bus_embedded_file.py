@@ -9,6 +9,7 @@ from __future__ import annotations
 import fcntl
 import os
 import sqlite3
+import time
 from pathlib import Path
 from typing import Final
 from urllib.parse import quote
@@ -16,7 +17,7 @@ from urllib.parse import quote
 from ingest.bus import BusError
 
 APPLICATION_ID: Final = 0x54435342  # "TCSB", in the header of the file: `file` and SQLite's own tools show it
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 2
 PARTITION: Final = 0
 """The one partition of every topic."""
 
@@ -25,6 +26,10 @@ BUSY_TIMEOUT: Final = 30.0
 
 LOG_SIZE_LIMIT: Final = 64 * 1024 * 1024
 """Bytes to which SQLite truncates its write-ahead log once it has been copied into the file."""
+
+_MARKS: Final = """CREATE TABLE marks (
+    topic INTEGER NOT NULL REFERENCES topics (id), first_offset INTEGER NOT NULL, published INTEGER NOT NULL,
+    PRIMARY KEY (topic, first_offset)) WITHOUT ROWID"""
 
 _SCHEMA: Final = (
     "CREATE TABLE topics (id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, next_offset INTEGER NOT NULL DEFAULT 0)",
@@ -35,6 +40,7 @@ _SCHEMA: Final = (
     """CREATE TABLE positions (
         member_group TEXT NOT NULL, topic INTEGER NOT NULL REFERENCES topics (id), part INTEGER NOT NULL,
         next_offset INTEGER NOT NULL, PRIMARY KEY (member_group, topic, part)) WITHOUT ROWID""",
+    _MARKS,
     f"PRAGMA application_id = {APPLICATION_ID}",
     f"PRAGMA user_version = {SCHEMA_VERSION}",
 )
@@ -98,6 +104,17 @@ def _set_up(connection: sqlite3.Connection, path: Path) -> None:
         for statement in _SCHEMA:
             connection.execute(statement)
         connection.execute("COMMIT")
+    elif version == 1:
+        _mark_all(connection)
+
+
+def _mark_all(connection: sqlite3.Connection) -> None:
+    """From version 1, which knew no times: what is there counts as published now."""
+    connection.execute("BEGIN IMMEDIATE")
+    connection.execute(_MARKS)
+    connection.execute("INSERT INTO marks SELECT id, 0, ? FROM topics", (int(time.time()),))
+    connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+    connection.execute("COMMIT")
 
 
 def take_lease(path: Path, group: str) -> int:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Final, Protocol
 
 from ingest.bus import BusError, Partition, Record, StartAt
+from ingest.bus_counter import BusCounter
 from ingest.bus_embedded_file import PARTITION, connect, take_lease
 
 WAKE_INTERVAL: Final = 0.02
@@ -35,6 +36,10 @@ class SharedLog(Protocol):
     @property
     def path(self) -> Path:
         """The file."""
+
+    @property
+    def counter(self) -> BusCounter:
+        """What counts."""
 
     def store_positions(self, rows: Sequence[tuple[str, int, int, int]]) -> None:
         """Store (group, topic id, partition, next offset) durably."""
@@ -77,6 +82,7 @@ class EmbeddedSubscription:
             version = self._data_version()
             records = self._read(max_records)
             if records or not self._wait_for_change(version, deadline):
+                self._bus.counter.read(records)
                 return records
 
     def commit(self, positions: Mapping[Partition, int]) -> None:
@@ -85,6 +91,14 @@ class EmbeddedSubscription:
         Raises:
             BusError: A partition is not of this subscription, or the file cannot be written.
         """
+        try:
+            self._commit(positions)
+        except BusError:
+            self._bus.counter.not_committed()
+            raise
+        self._bus.counter.committed()
+
+    def _commit(self, positions: Mapping[Partition, int]) -> None:
         rows = []
         for place, offset in positions.items():
             if place.partition != PARTITION or place.topic not in self._topics:
@@ -148,6 +162,16 @@ class EmbeddedSubscription:
         if position > end:
             _log.warning("%s: %s: position %d is past the end %d; reading from %d", self, topic, position, end, first)
             return first
+        if position < first:
+            _log.warning(
+                "%s: %s/%d: %d records from offset %d on were deleted by retention unread; going on at %d",
+                self,
+                topic,
+                PARTITION,
+                first - max(position, 0),
+                max(position, 0),
+                first,
+            )
         return max(position, 0)
 
     def _read(self, max_records: int) -> list[Record]:

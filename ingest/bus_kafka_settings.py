@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Final, Literal
 
-from ingest.bus import TOPIC_FIRINGS, TOPIC_MATCHES
+from ingest.bus import BusError
 
 FRAME_ALLOWANCE: Final = 64 * 1024
 """Bytes by which the topics' limit exceeds the producer's: a batch's headers, and a value that does not compress."""
@@ -20,14 +21,25 @@ POLL_SLICE: Final = 0.1
 FORCED_CLOSE: Final = 2.0
 """Seconds for a producer that was told to drop everything to end its thread."""
 
+BRIEFLY: Final = 0.01
+"""Seconds that `poll` looks for more while it has records to hand out."""
+
+PARTITION_FETCH_BYTES: Final = 1024 * 1024
+"""Compressed bytes of one partition in one answer: what others may wait behind. A record that is larger comes alone."""
+
+FETCH_RECORDS: Final = 64
+"""Records taken from the client at once: it unpacks them then, and an answer may hold a thousand times its own size."""
+
+HELD_BYTES: Final = 16 * 1024 * 1024
+"""Of the values that wait to be handed out; beyond it none are added, by more than `FETCH_RECORDS` at most."""
+
+POLL_BYTES: Final = 16 * 1024 * 1024
+"""A poll ends after the record that passes this, so that large values do not multiply by `max_records`."""
+
 BATCH_BYTES: Final = 256 * 1024
 """Small records (matches, alerts) of one `publish` share batches up to this size; a larger record is its own batch."""
 
-READ_BACK: Final = frozenset({TOPIC_MATCHES, TOPIC_FIRINGS})
-"""Topics that correlation reads back when it starts (docs/decisions/0007-correlation-state.md)."""
-
-READ_BACK_SECONDS: Final = 61 * 86_400.0
-"""How long those are kept: twice the longest window of a correlation, and a day. Kafka's own default is a week."""
+DAY: Final = 86_400.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +50,8 @@ class KafkaSettings:
     client_id: str = "tocsin"
     partitions: int = 6  # of a topic that `ensure_topics` creates
     replication_factor: int = 1
+    min_insync_replicas: int = 0  # 0: two where there are three replicas or more, else one
+    retention_days: Mapping[str, float] = field(default_factory=dict)  # topic -> days; others: as the cluster says
     compression: Literal["zstd", "lz4"] = "zstd"
     max_message_bytes: int = 16 * 1024 * 1024  # of one record, before compression
     security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
@@ -96,7 +110,7 @@ def consumer_options(settings: KafkaSettings, group: str, assignor: object) -> d
         "enable_auto_commit": False,
         "auto_offset_reset": "earliest",
         "partition_assignment_strategy": (assignor,),
-        "max_partition_fetch_bytes": settings.max_message_bytes + FRAME_ALLOWANCE,
+        "max_partition_fetch_bytes": PARTITION_FETCH_BYTES,
         "session_timeout_ms": milliseconds(settings.session_timeout),
         "heartbeat_interval_ms": milliseconds(settings.session_timeout / 5),
         "max_poll_interval_ms": milliseconds(settings.max_poll_interval),
@@ -110,24 +124,70 @@ def reader_options(settings: KafkaSettings) -> dict[str, object]:
         "group_id": None,
         "enable_auto_commit": False,
         "auto_offset_reset": "earliest",
-        "max_partition_fetch_bytes": settings.max_message_bytes + FRAME_ALLOWANCE,
+        "max_partition_fetch_bytes": topic_limit(settings),
         "allow_auto_create_topics": False,
     }
 
 
+def in_sync_replicas(settings: KafkaSettings) -> int:
+    """How many replicas must have a message before it counts as durable."""
+    return settings.min_insync_replicas or (2 if settings.replication_factor >= 3 else 1)
+
+
+def topic_limit(settings: KafkaSettings) -> int:
+    """`max.message.bytes` of the topics."""
+    return settings.max_message_bytes + FRAME_ALLOWANCE
+
+
 def topic_options(settings: KafkaSettings, topic: str) -> dict[str, object]:
-    """How a topic is created. With three replicas or more, two must have a message before it counts as durable."""
+    """How a topic is created."""
     configs = {
-        "max.message.bytes": str(settings.max_message_bytes + FRAME_ALLOWANCE),
-        "min.insync.replicas": str(min(2, max(1, settings.replication_factor - 1))),
+        "cleanup.policy": "delete",
+        "max.message.bytes": str(topic_limit(settings)),
+        "min.insync.replicas": str(in_sync_replicas(settings)),
     }
-    if topic in READ_BACK:
-        configs["retention.ms"] = str(milliseconds(READ_BACK_SECONDS))
+    if topic in settings.retention_days:
+        configs["retention.ms"] = str(milliseconds(settings.retention_days[topic] * DAY))
     return {
         "num_partitions": settings.partitions,
         "replication_factor": settings.replication_factor,
         "configs": configs,
     }
+
+
+def check_settings(settings: KafkaSettings) -> None:
+    """Refuse settings with which nothing could work, before anything is asked of the cluster.
+
+    Raises:
+        BusError: The first of them; the message names the setting, and no secret.
+    """
+    sasl = settings.security_protocol.startswith("SASL")
+    if sasl and not (settings.sasl_mechanism and settings.username and settings.password):
+        missing = [name for name in ("sasl_mechanism", "username", "password") if not getattr(settings, name)]
+        raise BusError(f"bus: security_protocol is {settings.security_protocol}, but {', '.join(missing)} is not set")
+    if not sasl and (settings.sasl_mechanism or settings.password):
+        what = "sasl_mechanism" if settings.sasl_mechanism else "password"
+        raise BusError(
+            f"bus: {what} is set, but security_protocol is {settings.security_protocol}: it would not be used"
+        )
+    encrypted = settings.security_protocol.endswith("SSL")
+    for name in ("ssl_cafile", "ssl_certfile", "ssl_keyfile"):
+        path: str = getattr(settings, name)
+        if path and not encrypted:
+            raise BusError(f"bus: {name} is set, but security_protocol is {settings.security_protocol}: no TLS")
+        if path:
+            _check_file(name, Path(path))
+    if in_sync_replicas(settings) > settings.replication_factor:
+        counts = f"{settings.min_insync_replicas}, more than replication_factor {settings.replication_factor}"
+        raise BusError(f"bus: min_insync_replicas is {counts}: nothing could be written")
+
+
+def _check_file(name: str, path: Path) -> None:
+    try:
+        with path.open("rb"):
+            pass
+    except OSError as error:
+        raise BusError(f"bus: {name}: {path}: {error.strerror}") from error
 
 
 def milliseconds(seconds: float) -> int:

@@ -7,7 +7,7 @@ long as all of them together stay under `MAX_KEPT_BYTES`.
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -81,6 +81,7 @@ class Ledger:
         self._entries: OrderedDict[tuple[str, str], Entry] = OrderedDict()  # the least recent first
         self._newest: dict[str, Entry] = {}  # hospital -> the sender heard last
         self._others: dict[str, Entry] = {}
+        self._channels: Counter[tuple[str, str]] = Counter()
         self._kept = 0  # bytes of the lines kept
 
     def hear(self, channel: Channel, lines: Lines, now: datetime) -> tuple[Entry, Callable[[], None]]:
@@ -98,12 +99,17 @@ class Ledger:
         else:
             self._entries.move_to_end(key)
         count = len(lines.lines)
+        self._channels[channel.tenant, channel.listener] += count
         self._newest[channel.tenant] = entry
         entry.heard = now
         entry.frames += count
         entry.patient_data = channel.patient_data
         self._keep(entry, lines.lines[-1])
         return entry, partial(self._settle, entry, count, entry.frames)
+
+    def channels(self) -> Mapping[tuple[str, str], int]:
+        """(Hospital, listener) -> lines that came there."""
+        return dict(self._channels)
 
     def of(self, tenant: str) -> list[Entry]:
         """The accounts of a hospital, the most recent first."""

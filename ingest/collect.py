@@ -76,12 +76,12 @@ class CollectorStats:
         failures: Publishes that the bus refused and that were tried again.
         waiting_bytes: Memory taken by lines that are not yet durable.
         spool: What waits on disk; None without a spool.
+        blocked: Why lines do not leave memory now; None if they do.
         paused: Whether senders of a hospital are being made to wait.
         paused_hospitals: Those hospitals.
         patients: Hospital -> its lines with patients' data: looked at, protected, sealed.
         held_hospitals: Those whose lines with patients' data wait, since they cannot be protected.
-        peers: (Hospital, address of a sender) -> what came from there. A peer without an address stands for the senders
-            that were not heard for long (`ingest.channel_ledger`).
+        peers: (Hospital, address of a sender) -> what came from there; no address: those not heard for long.
     """
 
     run: str
@@ -91,6 +91,7 @@ class CollectorStats:
     failures: int
     waiting_bytes: int
     spool: SpoolStats | None
+    blocked: str | None
     paused: bool
     paused_hospitals: frozenset[str]
     patients: Mapping[str, PatientStats]
@@ -363,6 +364,7 @@ class Collector:
             failures=self._publisher.failures,
             waiting_bytes=self._batcher.waiting,
             spool=self._publisher.spool_stats(),
+            blocked=self._publisher.blocked,
             paused=bool(self._paused),
             paused_hospitals=frozenset(self._paused),
             patients={} if self._patients is None else self._patients.stats(),

@@ -21,10 +21,12 @@ class PublishThread:
 
     Attributes:
         failures: Publishes that the bus refused.
+        refusal: Why it refused the last one; None if it took it.
     """
 
     def __init__(self, bus: Bus) -> None:
         self.failures = 0
+        self.refusal: str | None = None
         self._bus = bus
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="publish")
 
@@ -45,8 +47,13 @@ class PublishThread:
             publish.result()
         except BusError as error:
             self.failures += 1
-            _log.error("the bus refused, trying again", error=str(error), records=records, seconds=delay)
+            say = _log.error if self.refusal is None else _log.debug  # once, not at every attempt
+            say("the bus refused, trying again until it takes them", error=str(error), records=records, seconds=delay)
+            self.refusal = str(error)
             return False
+        if self.refusal is not None:
+            self.refusal = None
+            _log.info("the bus takes lines again")
         return True
 
     def close(self) -> None:

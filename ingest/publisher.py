@@ -129,12 +129,18 @@ class Publisher:
         self._replaying: asyncio.Task[None] | None = None
         self._dones: dict[int, list[Done]] = {}  # number in the spool -> who awaits it on the bus
         self._full = False
+        self._no_room: str | None = None  # why the spool took no more, until lines leave memory again
         self.lines = self.batches = 0
 
     @property
     def failures(self) -> int:
         """Publishes that the bus refused and that were tried again."""
         return self._bus.failures
+
+    @property
+    def blocked(self) -> str | None:
+        """Why lines do not leave memory now; None if they do."""
+        return self._bus.refusal if self._spool is None else self._no_room
 
     # -- life --------------------------------------------------------------------------------------------------
 
@@ -197,8 +203,6 @@ class Publisher:
         self._bus.close()
         self._writing.shutdown(wait=False)
 
-    # -- intake ------------------------------------------------------------------------------------------------
-
     async def _take(self) -> bool:
         """Have the next batches in hand; False when finishing and nothing is left."""
         while True:
@@ -244,10 +248,9 @@ class Publisher:
     def _let_go(self) -> None:
         """What was in hand no longer waits in memory."""
         hand, self._hand = self._hand, []
+        self._no_room = None
         self._batcher.release([item.batch for item in hand])
         self._released()
-
-    # -- the bus -----------------------------------------------------------------------------------------------
 
     async def _send(self, messages: list[Message]) -> None:
         """Publish what is in hand, however often it takes, or until it is in the spool."""
@@ -310,6 +313,7 @@ class Publisher:
         if not self._full:
             _log.error("the spool takes no more: lines wait in memory, then senders wait", error=str(error))
         self._full = True
+        self._no_room = str(error)
 
     def _begin_replay(self, publish: Publish | None, records: int) -> None:
         """Publish what waits in the spool; a publish is under way for the first of its records, or none."""

@@ -36,6 +36,9 @@ BATCH_ROW: Final = "batch-row"
 BATCH_LINES: Final = "lines"
 """Header: how many lines the message holds."""
 
+BATCH_FORMAT: Final = "format"
+"""Header: name of the format that these lines are offered first, where the channel says so (`ingest.topic_intake`)."""
+
 
 @dataclass(frozen=True, slots=True)
 class RawLine:

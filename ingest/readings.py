@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from ingest.formats.piece import Format
@@ -42,15 +42,18 @@ class Readings:
         hospitals: The registry.
         formats: Formats that only the registry names, by their names.
         others: How lines are read that are of no hospital of the registry.
+        format: Name of the format that all lines are offered first, if the channel says so: it counts before what the
+            registry says of the source.
     """
 
     hospitals: Hospitals = field(default_factory=Hospitals)
     formats: Mapping[str, Format] = field(default_factory=dict)
     others: Reading = AS_THEY_SAY
+    format: str | None = None
 
     def __bool__(self) -> bool:
         """Whether anything is known of any source."""
-        return bool(self.hospitals.by_id) or self.others != AS_THEY_SAY
+        return bool(self.hospitals.by_id) or self.others != AS_THEY_SAY or self.format is not None
 
     def needs_host(self, tenants: set[str]) -> bool:
         """Whether the host in the header makes a difference for one of these hospitals."""
@@ -59,6 +62,10 @@ class Readings:
 
     def of(self, tenant: str, peer: str, host: str | None) -> Reading:
         """The reading of the lines of one source; the first source of the hospital that fits counts."""
+        reading = self._of(tenant, peer, host)
+        return reading if self.format is None else replace(reading, format=self.format)
+
+    def _of(self, tenant: str, peer: str, host: str | None) -> Reading:
         hospital = self.hospitals.by_id.get(tenant)
         if hospital is None:
             return self.others
@@ -66,6 +73,11 @@ class Readings:
         if source is None:
             return Reading(hospital.time_zone)
         return Reading(source.time_zone or hospital.time_zone, source.format)
+
+
+def offered_first(readings: Readings | None, name: str) -> Readings | None:
+    """The same readings, with all lines offered to the format of this name first; as they are where it is empty."""
+    return replace(readings or Readings(), format=name) if name else readings
 
 
 def source_of(hospital: Hospital, peer: str, host: str | None) -> ExpectedSource | None:

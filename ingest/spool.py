@@ -36,6 +36,7 @@ from typing import Final, cast
 import structlog
 
 from ingest.bus import Message
+from ingest.disk import disk_reason
 from ingest.listeners import CollectError
 from ingest.spool_frames import Frame, decode_record, encode_record, scan
 from ingest.spool_position import PositionFile
@@ -161,7 +162,7 @@ class Spool:
             self._find()
         except OSError as error:
             self.close()
-            raise SpoolError(f"spool {self.settings.path}: cannot be opened: {error.strerror or error}") from error
+            raise SpoolError(f"spool {self.settings.path}: cannot be opened: {disk_reason(error)}") from error
         if not self.empty:
             _log.info("lines of an earlier run wait on disk", records=self._next - self._head, bytes=self._bytes)
 
@@ -209,7 +210,7 @@ class Spool:
             first = self._append(messages)
         except OSError as error:
             self._is_full()
-            raise SpoolError(f"spool {self.settings.path}: {error.strerror or error}") from error
+            raise SpoolError(f"spool {self.settings.path}: {disk_reason(error)}") from error
         except SpoolError:
             self._is_full()
             raise

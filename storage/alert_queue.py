@@ -3,6 +3,9 @@
 The queue is ordered worst first, then newest, then latest to arrive: (level rank, timestamp, n), all falling. Pages go
 on from the last row seen (keyset), not from a row number, so alerts that arrive meanwhile shift nothing. Every value
 reaches SQL as a parameter, and text is searched literally: `%` and `_` mean themselves.
+
+A page of ten million alerts comes from two looks: the narrow table `state` says which rows, and the wide ones are then
+found by index. Text has no index: it is sought in the newest alerts only, and the page says how many.
 """
 
 from __future__ import annotations
@@ -18,6 +21,7 @@ import orjson
 
 from storage.alert import Alert, Decision, Level, Status
 from storage.alert_codec import in_utc, load_evidence, load_fields, load_matched, storable
+from storage.alert_state import STATUS_CODES
 from storage.errors import CursorError
 
 OPEN_STATUSES: Final = frozenset({Status.NEW, Status.IN_PROGRESS})
@@ -26,13 +30,19 @@ OPEN_STATUSES: Final = frozenset({Status.NEW, Status.IN_PROGRESS})
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _LARGEST: Final = 2**63 - 1
 
-ROW_COLUMNS: Final = (
+ALERT_COLUMNS: Final = (
     "a.n, a.id, a.rule_id, a.rule_title, a.level, a.tenant, epoch_us(a.timestamp), epoch_us(a.received), a.logsource, "
     'a.host, a."user", a.source_ip, a.destination_ip, a.event_ids, a.matched, a.event, a.original, a.tags, '
-    "a.evidence, "
-    "s.status, d.seq, epoch_us(d.decided), d.author, d.status, d.note"
+    "a.evidence"
 )
-"""What `row_of` reads, from alerts a, state s and decisions d."""
+"""What `row_of` reads of alerts a."""
+
+DECISION_COLUMNS: Final = "seq, alert_id, epoch_us(decided), author, status, note"
+"""What `decision_of` reads, behind the place in the journal."""
+
+
+Arrived = tuple[int, int]
+"""First and last of some numbers of arrival."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,11 +91,15 @@ class AlertRow:
 
 @dataclass(frozen=True, slots=True)
 class AlertPage:
-    """One page of the queue; `next_cursor` is `None` on the last, `total` counts all pages."""
+    """One page of the queue; `next_cursor` is `None` on the last, `total` counts all pages.
+
+    `searched` is how many alerts, the newest to arrive, a text was sought in; `None` if in all.
+    """
 
     items: list[AlertRow]
     next_cursor: str | None
     total: int
+    searched: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,8 +120,13 @@ class Clause:
     parameters: tuple[object, ...]
 
 
-def clause_of(asked: AlertFilter, after: str | None = None) -> Clause:
+def clause_of(asked: AlertFilter, after: str | None = None, arrived: Arrived | None = None) -> Clause:
     """The rows of `state s` that a filter meets, from a cursor on.
+
+    Args:
+        asked: The filter.
+        after: A cursor.
+        arrived: With text, the numbers of arrival among which it is sought.
 
     Raises:
         CursorError: The cursor is not one of `cursor_of`.
@@ -125,11 +144,11 @@ def clause_of(asked: AlertFilter, after: str | None = None) -> Clause:
 
     require_one_of("s.tenant", _sorted(asked.tenants))
     require_one_of("s.rank", None if asked.levels is None else sorted(level.rank for level in asked.levels))
-    require_one_of("s.status", _sorted(asked.statuses))
+    require_one_of("s.status", None if asked.statuses is None else sorted(STATUS_CODES[s] for s in asked.statuses))
     if asked.rule_id is not None:
         require("s.rule_id = ?", asked.rule_id)
     if asked.host is not None:
-        require("lower(s.host) = lower(?)", asked.host)
+        require("s.host = lower(?)", asked.host)
     if asked.since is not None:
         require("s.timestamp >= make_timestamptz(?::BIGINT)", microseconds(asked.since))
     if asked.until is not None:
@@ -139,6 +158,8 @@ def clause_of(asked: AlertFilter, after: str | None = None) -> Clause:
         require(
             " OR ".join(f"contains(lower({column}), lower(?))" for column in searched), *[asked.text] * len(searched)
         )
+        if arrived is not None:  # said of both tables, since DuckDB passes only equality through a join
+            require("s.n BETWEEN ? AND ? AND a.n BETWEEN ? AND ?", *arrived, *arrived)
     if after is not None:
         rank, time, n = _place(after)
         require(
@@ -167,13 +188,16 @@ def moment_of(value: object) -> datetime:
     return _EPOCH + timedelta(microseconds=_integer(value))
 
 
-def row_of(values: Sequence[object]) -> AlertRow:
-    """An alert and its state from the values of `ROW_COLUMNS`."""
-    (n, *alert, status, seq, at, author, decided, note) = values
-    decision = None
-    if seq is not None:
-        decision = Decision(str(alert[0]), moment_of(at), str(author), Status(str(decided)), str(note))
-    return AlertRow(_alert(alert), Status(str(status)), decision, None if seq is None else _integer(seq), _integer(n))
+def row_of(values: Sequence[object], status: Status, seq: int | None, decision: Decision | None) -> AlertRow:
+    """An alert from the values of `ALERT_COLUMNS`, and where it stands."""
+    n, *alert = values
+    return AlertRow(_alert(alert), status, decision, seq, _integer(n))
+
+
+def decision_of(values: Sequence[object]) -> tuple[int, Decision]:
+    """A decision and its place in the journal from the values of `DECISION_COLUMNS`."""
+    seq, alert_id, at, author, status, note = values
+    return _integer(seq), Decision(str(alert_id), moment_of(at), str(author), Status(str(status)), str(note))
 
 
 def _alert(values: Sequence[object]) -> Alert:

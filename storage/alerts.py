@@ -11,7 +11,8 @@ State is derived: an alert stands where its latest decision put it (docs/decisio
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final, Self
@@ -20,30 +21,37 @@ import duckdb
 
 from ingest.bus import Partition
 from storage.alert import Alert, Decision, Level, Status
+from storage.alert_backup import Backup, write_backup
 from storage.alert_codec import in_utc, storable
 from storage.alert_database import AlertDatabase
 from storage.alert_export import export_tables
 from storage.alert_queue import (
-    ROW_COLUMNS,
+    DECISION_COLUMNS,
     AlertCounts,
     AlertFilter,
     AlertPage,
     AlertRow,
+    Arrived,
     clause_of,
     cursor_of,
+    decision_of,
     microseconds,
-    moment_of,
-    row_of,
 )
+from storage.alert_reading import head, journal_break, keys_of, kinds_of, known_ids, rows_of, standing
 from storage.alert_rows import alert_rows
+from storage.alert_state import FOLD, STATE_OF_ALERT, STATUS_CODES
+from storage.alert_tally import Kind, Tally
+from storage.alert_verify import faults_of
 from storage.errors import AlertNotFound, DecisionConflict, StoreError
-from storage.journal import GENESIS, Break, entry_hash, first_break
+from storage.journal import Break, entry_hash
 
-MEMORY_LIMIT: Final = "2GB"  # of DuckDB's buffers; it spills beside the file beyond that
+MEMORY_LIMIT: Final = "2GB"
 LONGEST_PAGE: Final = 1000
+SEARCHED: Final = 1_000_000
 
-_RANK: Final = "CASE a.level " + " ".join(f"WHEN '{level}' THEN {level.rank}" for level in Level) + " END"
-_STATE_OF_ALERT: Final = f"a.n, a.tenant, {_RANK}, a.timestamp, a.rule_id, a.host"
+
+class _KnownError(StoreError):
+    """One of the alerts is stored already."""
 
 
 def utc_now() -> datetime:
@@ -54,22 +62,42 @@ def utc_now() -> datetime:
 class AlertStore:
     """Alerts and decisions at rest. Close it, or use it as a context manager."""
 
-    def __init__(self, path: Path, clock: Callable[[], datetime] = utc_now, memory_limit: str = MEMORY_LIMIT) -> None:
+    def __init__(
+        self,
+        path: Path,
+        clock: Callable[[], datetime] = utc_now,
+        memory_limit: str = MEMORY_LIMIT,
+        *,
+        searched: int = SEARCHED,
+    ) -> None:
         """Open the store, making the file or bringing it to the newest schema.
+
+        Args:
+            path: The file.
+            clock: For the times of decisions.
+            memory_limit: Of DuckDB's buffers, indexes included ("2GB"); it spills beside the file beyond that.
+            searched: How many alerts, the newest to arrive in the time asked for, a text is sought in.
 
         Raises:
             StoreError: Another process holds the file, it is no such store, or a newer Tocsin wrote it.
         """
         self._clock = clock
+        self._searched = searched
         self._database = AlertDatabase(path, clock(), memory_limit)
         self._last_n = self._database.number("SELECT coalesce(max(n), 0) FROM alerts")
         self._last_seq = self._database.number("SELECT coalesce(max(seq), 0) FROM decisions")
+        self._tally = Tally(self._kinds(AlertFilter()))
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    @property
+    def path(self) -> Path:
+        """The file."""
+        return self._database.path
 
     @property
     def database(self) -> AlertDatabase:
@@ -93,34 +121,42 @@ class AlertStore:
         """
         distinct = list({storable(alert.id): alert for alert in reversed(alerts)}.values())[::-1]
         with self._database.turn():
-            with self._database.transaction("record alerts") as connection:
-                new = self._insert(connection, distinct) if distinct else 0
-                for partition, offset in positions.items():
-                    connection.execute(
-                        "INSERT INTO positions VALUES (?, ?, ?) "
-                        "ON CONFLICT DO UPDATE SET next_offset = excluded.next_offset",
-                        [partition.topic, partition.partition, offset],
-                    )
+            try:
+                new = self._stored(distinct, positions)
+            except _KnownError:  # rarely: something was published again. Only then are ids looked up one by one
+                with self._database.reading("look for known alerts") as connection:
+                    known = known_ids(connection, distinct)
+                new = self._stored([alert for alert in distinct if storable(alert.id) not in known], positions)
             if new:  # only now, since a marker raised before the commit would be ahead of what readers see
-                self._last_n += len(distinct)
-        return new
+                self._tally.change(Counter((alert.level, Status.NEW, storable(alert.tenant)) for alert in new))
+                self._last_n += len(new)
+        return len(new)
 
-    def _insert(self, connection: duckdb.DuckDBPyConnection, alerts: Sequence[Alert]) -> int:
+    def _stored(self, alerts: Sequence[Alert], positions: Mapping[Partition, int]) -> Sequence[Alert]:
+        with self._database.transaction("record alerts") as connection:
+            if alerts:
+                self._insert(connection, alerts)
+            for partition, offset in positions.items():
+                connection.execute(
+                    "INSERT INTO positions VALUES (?, ?, ?) "
+                    "ON CONFLICT DO UPDATE SET next_offset = excluded.next_offset",
+                    [partition.topic, partition.partition, offset],
+                )
+        return alerts
+
+    def _insert(self, connection: duckdb.DuckDBPyConnection, alerts: Sequence[Alert]) -> None:
         first = self._last_n + 1
         connection.register("incoming", alert_rows(alerts, first))
         try:
-            counted = connection.execute(
-                "INSERT INTO alerts BY NAME SELECT * FROM incoming ON CONFLICT DO NOTHING"
-            ).fetchone()
-        finally:
-            connection.unregister("incoming")
-        new = int(counted[0]) if counted is not None else 0
-        if new:
-            connection.execute(
-                f"INSERT INTO state SELECT {_STATE_OF_ALERT}, ?, NULL FROM alerts a WHERE a.n >= ?",  # noqa: S608
-                [Status.NEW.value, first],
-            )
-        return new
+            connection.execute("INSERT INTO alerts BY NAME SELECT * FROM incoming")
+        except duckdb.ConstraintException as error:
+            # The frame's name goes with the transaction: nothing can be unregistered in one that is aborted
+            raise _KnownError(f"alert store {self._database.path}: cannot record alerts: {error}") from error
+        connection.unregister("incoming")
+        connection.execute(
+            f"INSERT INTO state SELECT {STATE_OF_ALERT}, 0, NULL FROM alerts a WHERE a.n >= ?",  # noqa: S608
+            [first],
+        )
 
     def position(self, partition: Partition) -> int | None:
         """The next offset to read, or `None` if nothing of the partition was stored yet."""
@@ -159,15 +195,20 @@ class AlertStore:
         """
         decision = Decision(storable(alert_id), in_utc(self._clock()), storable(author), status, storable(note))
         with self._database.turn():
-            self._last_seq = self._decided(decision, expected, expected_seq)  # after the commit, as in `record`
+            seq, kinds = self._decided(decision, expected, expected_seq)
+            self._tally.change(kinds)
+            self._last_seq = seq  # after the commit, as in `record`
         return decision
 
-    def _decided(self, decision: Decision, expected: Status | None, expected_seq: int | None) -> int:
+    def _decided(
+        self, decision: Decision, expected: Status | None, expected_seq: int | None
+    ) -> tuple[int, Mapping[Kind, int]]:
         with self._database.transaction(f"decide on alert {decision.alert_id}") as connection:
-            n, stands, last = _standing(connection, decision.alert_id)
-            if (expected is not None and expected is not stands) or (expected_seq is not None and expected_seq != last):
-                raise DecisionConflict(f"alert {decision.alert_id} stands at {stands} (decision {last}) by now")
-            latest, previous = _head(connection)
+            n, stands, last = standing(connection, decision.alert_id)
+            seen = expected_seq is None or expected_seq == (last or 0)
+            if (expected is not None and expected is not stands) or not seen:
+                raise DecisionConflict(f"alert {decision.alert_id} stands at {stands} (decision {last or 0}) by now")
+            latest, previous = head(connection)
             seq = latest + 1
             status = decision.status
             digest = entry_hash(previous, seq, decision.alert_id, decision.at, decision.author, status, decision.note)
@@ -178,44 +219,43 @@ class AlertStore:
                     *(status.value, decision.note, previous, digest),
                 ],
             )
-            connection.execute("UPDATE state SET status = ?, decision = ? WHERE n = ?", [status.value, seq, n])
-        return seq
+            rows = connection.execute("SELECT rank, tenant FROM state WHERE n = ?", [n]).fetchall()
+            connection.execute("UPDATE state SET status = ?, decision = ? WHERE n = ?", [STATUS_CODES[status], seq, n])
+        level, tenant = list(Level)[int(rows[0][0])], str(rows[0][1])
+        changed = Counter({(level, status, tenant): 1})
+        changed.subtract({(level, stands, tenant): 1})
+        return seq, changed
 
     def journal(self, alert_id: str) -> list[Decision]:
         """Every decision on an alert, oldest first."""
         rows = self._database.select(
-            "SELECT alert_id, epoch_us(decided), author, status, note FROM decisions WHERE alert_id = ? ORDER BY seq",
+            f"SELECT {DECISION_COLUMNS} FROM decisions WHERE alert_id = ? ORDER BY seq",  # noqa: S608 - names
             (storable(alert_id),),
         )
-        return [
-            Decision(str(id_), moment_of(at), str(author), Status(str(status)), str(note))
-            for id_, at, author, status, note in rows
-        ]
+        return [decision_of(row)[1] for row in rows]
 
     def journal_head(self) -> tuple[int, str]:
         """Number and hash of the latest decision; keep it elsewhere to notice a journal cut short."""
         with self._database.reading("read the journal") as connection:
-            return _head(connection)
+            return head(connection)
 
     def verify_journal(self) -> Break | None:
         """The first entry at which the hash chain does not hold, or `None` if it holds."""
         with self._database.reading("verify the journal") as connection:
-            connection.execute(
-                "SELECT seq, alert_id, epoch_us(decided), author, status, note, previous, hash "
-                "FROM decisions ORDER BY seq"
-            )
-            return first_break(_entries(connection))
+            return journal_break(connection)
+
+    def verify(self) -> list[str]:
+        """What does not hold of the whole store, a line each (`storage.alert_verify`)."""
+        with self._database.reading("verify the store") as connection:
+            return faults_of(connection)
 
     def rebuild_state(self) -> None:
         """Derive the state of every alert anew from the alerts and the journal."""
-        with self._database.transaction("rebuild the state") as connection:
-            connection.execute("DELETE FROM state")
-            connection.execute(
-                f"INSERT INTO state SELECT {_STATE_OF_ALERT}, coalesce(d.status, ?), d.seq "  # noqa: S608
-                "FROM alerts a LEFT JOIN (SELECT alert_id, arg_max(status, seq) AS status, max(seq) AS seq "
-                "FROM decisions GROUP BY alert_id) d ON d.alert_id = a.id ORDER BY a.n",
-                [Status.NEW.value],
-            )
+        with self._database.turn():
+            with self._database.transaction("rebuild the state") as connection:
+                connection.execute("DELETE FROM state")
+                connection.execute(f"INSERT INTO state {FOLD} ORDER BY a.n")
+            self._tally.renew(self._kinds(AlertFilter()))
 
     # What pages show
 
@@ -228,46 +268,52 @@ class AlertStore:
         """
         if not 1 <= limit <= LONGEST_PAGE:
             raise ValueError(f"a page has 1 to {LONGEST_PAGE} alerts, not {limit}")
-        rest, whole = clause_of(asked, cursor), clause_of(asked)
+        marker = self.marker  # before the snapshot: what is counted by it is then kept under no newer name
         with self._database.reading("read the queue") as connection:
-            connection.begin()  # one snapshot for the page and its total
-            keys = connection.execute(
-                f"SELECT s.n {rest.sql} ORDER BY s.rank DESC, s.timestamp DESC, s.n DESC LIMIT ?",
-                [*rest.parameters, limit + 1],
+            connection.begin()  # one snapshot for all that a page holds
+            arrived, searched = self._arrived(connection, asked)
+            clause = clause_of(asked, cursor, arrived)
+            found = connection.execute(
+                f"SELECT s.n, s.status, s.decision {clause.sql} "
+                "ORDER BY s.rank DESC, s.timestamp DESC, s.n DESC LIMIT ?",
+                [*clause.parameters, limit + 1],
             ).fetchall()
-            counted = connection.execute(f"SELECT count(*) {whole.sql}", list(whole.parameters)).fetchone()
-            rows = _rows(connection, [int(key[0]) for key in keys[:limit]])
-        more = len(keys) > limit
-        return AlertPage(rows, cursor_of(rows[-1]) if more else None, int(counted[0]) if counted is not None else 0)
+            rows = rows_of(connection, keys_of(found[:limit]))
+            counts = self._tally.counts(asked, marker, lambda narrowed: kinds_of(connection, narrowed, arrived))
+        return AlertPage(rows, cursor_of(rows[-1]) if len(found) > limit else None, counts.total, searched)
+
+    def _arrived(self, connection: duckdb.DuckDBPyConnection, asked: AlertFilter) -> tuple[Arrived | None, int | None]:
+        """With text: the numbers of arrival among which it is sought, and how many alerts that are, if not all."""
+        if not asked.text:
+            return None, None
+        times = clause_of(AlertFilter(since=asked.since, until=asked.until))
+        first, last = connection.execute(f"SELECT min(s.n), max(s.n) {times.sql}", list(times.parameters)).fetchall()[0]
+        if last is None:
+            return (0, 0), None
+        oldest = int(last) - self._searched + 1
+        return (max(int(first), oldest), int(last)), self._searched if int(first) < oldest else None
+
+    def _kinds(self, asked: AlertFilter) -> Mapping[Kind, int]:
+        with self._database.reading("count alerts") as connection:
+            arrived, _ = self._arrived(connection, asked)
+            return kinds_of(connection, asked, arrived)
 
     def get(self, alert_id: str) -> AlertRow | None:
         """One alert and where it stands."""
         with self._database.reading(f"read alert {storable(alert_id)}") as connection:
-            key = connection.execute("SELECT n FROM alerts WHERE id = ?", [storable(alert_id)]).fetchone()
-            rows = _rows(connection, [int(key[0])]) if key is not None else []
-        return rows[0] if rows else None
+            connection.begin()
+            try:
+                return rows_of(connection, [standing(connection, alert_id)])[0]
+            except AlertNotFound:
+                return None
 
     def counts(self, asked: AlertFilter) -> AlertCounts:
-        """How many alerts a filter meets, by level, status and hospital."""
-        clause = clause_of(asked)
-        rows = self._database.select(
-            f"SELECT s.rank, s.status, s.tenant, count(*) {clause.sql} GROUP BY ALL ORDER BY 1 DESC, 2, 3",
-            clause.parameters,
-        )
-        levels = list(Level)
-        counted = AlertCounts(total=sum(int(str(row[3])) for row in rows))
-        for rank, status, tenant, number in rows:
-            for group, key in (
-                (counted.by_level, levels[int(str(rank))]),
-                (counted.by_status, Status(str(status))),
-                (counted.by_tenant, str(tenant)),
-            ):
-                group[key] = group.get(key, 0) + int(str(number))  # type: ignore[index, call-overload]
-        return counted
+        """How many alerts a filter meets, by level, status and hospital; of a text, where `queue` seeks it."""
+        return self._tally.counts(asked, self.marker, self._kinds)
 
     def tenants(self) -> list[str]:
         """The hospitals that have alerts, in order."""
-        return [str(row[0]) for row in self._database.select("SELECT DISTINCT tenant FROM state ORDER BY 1")]
+        return self._tally.tenants()
 
     @property
     def marker(self) -> str:
@@ -286,38 +332,14 @@ class AlertStore:
         with self._database.reading(f"export to {folder}") as connection:
             return export_tables(connection, folder)
 
+    def backup(self, folder: Path) -> Backup:
+        """Write a whole copy of the store into a new folder inside this one, while others write.
 
-def _standing(connection: duckdb.DuckDBPyConnection, alert_id: str) -> tuple[int, Status, int]:
-    key = connection.execute("SELECT n FROM alerts WHERE id = ?", [alert_id]).fetchone()
-    if key is None:
-        raise AlertNotFound(f"no alert has the id {alert_id}")
-    row = connection.execute("SELECT n, status, coalesce(decision, 0) FROM state WHERE n = ?", [key[0]]).fetchone()
-    if row is None:
-        raise StoreError(f"alert {alert_id} has no state: rebuild it")
-    return int(row[0]), Status(row[1]), int(row[2])
+        See `storage.alert_backup`.
 
-
-def _rows(connection: duckdb.DuckDBPyConnection, keys: Sequence[int]) -> list[AlertRow]:
-    """The alerts of these arrival numbers, in their order."""
-    if not keys:
-        return []
-    wanted = ", ".join(map(str, keys))
-    found = connection.execute(
-        f"SELECT {ROW_COLUMNS} FROM alerts a JOIN state s ON s.n = a.n LEFT JOIN decisions d ON d.seq = s.decision "  # noqa: S608
-        f"WHERE a.n IN ({wanted}) AND s.n IN ({wanted})"
-    ).fetchall()
-    rows = {row.n: row for row in map(row_of, found)}
-    return [rows[key] for key in keys]
-
-
-def _head(connection: duckdb.DuckDBPyConnection) -> tuple[int, str]:
-    row = connection.execute("SELECT seq, hash FROM decisions ORDER BY seq DESC LIMIT 1").fetchone()
-    return (0, GENESIS) if row is None else (int(row[0]), str(row[1]))
-
-
-def _entries(
-    connection: duckdb.DuckDBPyConnection,
-) -> Iterator[tuple[int, str, datetime, str, str, str, str, str]]:
-    while rows := connection.fetchmany(10_000):
-        for seq, alert_id, at, author, status, note, previous, digest in rows:
-            yield seq, alert_id, moment_of(at), author, status, note, previous, digest
+        Raises:
+            StoreError: It could not be written; nothing is left of it.
+        """
+        made = in_utc(self._clock())
+        with self._database.reading(f"back up to {folder}") as connection:
+            return write_backup(connection, folder, made)

@@ -4,6 +4,7 @@ StorageError
 ├── LakeError           an events table could not be written or read
 ├── AlertDecodeError    a bus value is not an alert: quarantine it with this reason
 └── StoreError          the alert store could not be opened, read or written
+    ├── StoreHeld           another process has its file open
     ├── AlertNotFound       no alert has this id
     ├── DecisionConflict    another analyst decided in between
     └── CursorError         a page cursor that this store did not give out
@@ -26,6 +27,10 @@ class AlertDecodeError(StorageError, ValueError):
 
 class StoreError(StorageError):
     """The alert store could not do what was asked."""
+
+
+class StoreHeld(StoreError):  # noqa: N818 - reads as what it says
+    """Another process has the store's file open, and only one may."""
 
 
 class AlertNotFound(StoreError):  # noqa: N818 - reads as what it says

@@ -1,4 +1,4 @@
-"""The lake: every event, one Delta table a log source, under `<path>/events/<product>.<category>.<service>`.
+"""The lake: every event, one Delta table a log source, under `events/<product>.<category>.<service>` of its place.
 
 Any Delta reader (DuckDB, Polars, Spark, Trino) can read it without Tocsin: column names are those of the event frame,
 percent-encoded where the format demands it (`storage.lake_columns`), partitioned by `date` and `organization.id`. How
@@ -9,52 +9,42 @@ here.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from datetime import datetime
 from pathlib import Path
-from typing import Final
 
-import duckdb
 import polars as pl
 import pyarrow as pa
 from deltalake import DeltaTable
 
 from ingest.bus import Partition
-from ingest.envelope import ENVELOPE, EVENT_ID, EventFrame
+from ingest.envelope import EVENT_ID, EventFrame
 from ingest.logsource import LogSource
 from storage.errors import LakeError
 from storage.lake_columns import from_lake
-from storage.lake_scan import BATCH_ROWS, Scope, Snapshot, bus_partitions, count, dataset, find, scan
-from storage.lake_table import LAKE_FAULTS, app_id, described
+from storage.lake_place import LakePlace, LocalPlace
+from storage.lake_scan import BATCH_ROWS, ScanCounts, Scope, Snapshot, bus_partitions, count, find, scan
+from storage.lake_sql import LOGSOURCE_COLUMN, sql_rows
+from storage.lake_table import EVENTS, LAKE_FAULTS, app_id, described, reason_of
 from storage.lake_writer import LakeWriter
-
-EVENTS_VIEW: Final = "events"
-LOGSOURCE_COLUMN: Final = "logsource"
-_OFFLINE: Final[dict[str, str | bool | int | float | list[str]]] = {
-    "autoinstall_known_extensions": "false",
-    "autoload_known_extensions": "false",
-}
 
 
 class Lake:
-    """Events at rest. Opening it makes its folder; reading sees what was committed when the reading began."""
+    """Events at rest; reading sees what was committed when the reading began.
 
-    def __init__(self, path: Path) -> None:
-        """Open the lake at a folder.
+    Args:
+        place: Where it lies (`storage.lake_place`); a path is a folder on a local disk, which is made.
 
-        Raises:
-            LakeError: The folder cannot be made.
-        """
-        self.path = path
-        self._events = path / "events"
-        try:
-            self._events.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise LakeError(f"lake {path}: cannot make its folder: {error}") from error
+    Raises:
+        LakeError: The folder cannot be made.
+    """
+
+    def __init__(self, place: LakePlace | Path) -> None:
+        self.place: LakePlace = LocalPlace(place) if isinstance(place, Path) else place
 
     def writer(self) -> LakeWriter:
         """A writer for one worker thread."""
-        return LakeWriter(self._events)
+        return LakeWriter(self.place)
 
     def tables(self) -> list[LogSource]:
         """The log sources that have events, by table name."""
@@ -69,6 +59,7 @@ class Lake:
         tenants: Collection[str] | None = None,
         batch_rows: int = BATCH_ROWS,
         fields: Callable[[LogSource], Collection[str] | None] | None = None,
+        counts: ScanCounts | None = None,
     ) -> Iterator[EventFrame]:
         """Events as parsing gave them, in frames of bounded size.
 
@@ -80,6 +71,7 @@ class Lake:
             batch_rows: Most rows of a frame.
             fields: Log source of a table -> the fields wanted of it: `None` is all; an empty collection leaves the
                 table out. What was not asked for is missing from the frames, and the raw line is null.
+            counts: Filled, table by table, with the files that were considered and those that were left out.
 
         Raises:
             LakeError: A table cannot be read.
@@ -90,8 +82,8 @@ class Lake:
             wanted = None if fields is None else fields(table.logsource)
             if wanted is not None and not wanted:
                 continue
-            with _named(table.path):
-                for rows in scan(table, scope, batch_rows, wanted):
+            with _reading(table):
+                for rows in scan(table, scope, batch_rows, wanted, counts):
                     for events in from_lake(rows):
                         yield EventFrame(table.logsource, events)
 
@@ -107,7 +99,7 @@ class Lake:
         scope = Scope(since, until, tenants)
         total = 0
         for table in self._open_tables(logsources):
-            with _named(table.path):
+            with _reading(table):
                 total += count(table, scope)
         return total
 
@@ -121,8 +113,8 @@ class Lake:
         places = {place for event_id in event_ids if (place := _bus_place(event_id)) is not None}
         found: dict[str, dict[str, str | datetime]] = {}
         for table in self._open_tables() if places else ():
-            with _named(table.path):
-                rows = find(table, places, event_ids)
+            with _reading(table):
+                rows = find(table, places, event_ids, tenants)
                 events = [] if rows is None else [row for part in from_lake(rows) for row in part.iter_rows(named=True)]
             for event in events:
                 if tenants is None or event["organization.id"] in tenants:
@@ -142,12 +134,12 @@ class Lake:
         tables = self._open_tables()
         ends: list[int] = []
         for table in tables:
-            with _named(table.path):
+            with _reading(table):
                 ends.append(bus_partitions(table, topic))
         partitions = [Partition(topic, number) for number in range(max(ends, default=0))]
         found: dict[Partition, int] = {}
         for table in tables:
-            with _named(table.path):
+            with _reading(table):
                 for partition in partitions:
                     version = table.delta.transaction_version(app_id(partition))
                     if version is not None:
@@ -165,61 +157,47 @@ class Lake:
         Raises:
             LakeError: The query is wrong, or a table cannot be read.
         """
-        with duckdb.connect(":memory:", config=_OFFLINE) as connection:
-            try:
-                connection.execute("SET TimeZone = 'UTC'")
-                connection.execute("SET enable_external_access = false")
-                self._register_views(connection)
-                connection.execute("SET lock_configuration = true")
-                result = connection.sql(sql)
-            except duckdb.Error as error:
-                raise LakeError(f"lake {self.path}: {error}") from error
-            if result is None:
-                raise LakeError(f"lake {self.path}: not a query: {sql}")
-            try:
-                rows = result.to_arrow_table()
-            except (duckdb.Error, pa.ArrowException) as error:
-                raise LakeError(f"lake {self.path}: {error}") from error
-        return pl.DataFrame(rows)
+        with self.stream(sql) as batches:
+            return pl.DataFrame(batches.read_all())
 
-    def _register_views(self, connection: duckdb.DuckDBPyConnection) -> None:
-        columns = ", ".join(_quoted(name) for name in ENVELOPE)
-        selects: list[str] = []
-        for table in self._open_tables():
-            view = table.path.name
-            with _named(table.path):
-                connection.register(view, dataset(table))
-            literal = str(table.logsource).replace("'", "''")
-            selects.append(f"SELECT '{literal}' AS {LOGSOURCE_COLUMN}, {columns} FROM {_quoted(view)}")  # noqa: S608
-        if not selects:
-            connection.register("nothing", pl.DataFrame(schema={LOGSOURCE_COLUMN: pl.String(), **ENVELOPE}))
-            selects.append("SELECT * FROM nothing")
-        connection.execute(f"CREATE VIEW {EVENTS_VIEW} AS {' UNION ALL '.join(selects)}")
+    def stream(self, sql: str) -> AbstractContextManager[pa.RecordBatchReader]:
+        """The same, in batches that come as they are made."""
+        return sql_rows(self.place.name, self._open_tables(), sql)
+
+    def snapshots(self) -> list[Snapshot]:
+        """The tables as they stand now, by name."""
+        return self._open_tables()
 
     def _open_tables(self, logsources: Collection[LogSource] | None = None) -> list[Snapshot]:
         opened: list[Snapshot] = []
-        for folder in sorted(path for path in self._events.iterdir() if path.is_dir()):
-            with _named(folder):
-                if not DeltaTable.is_deltatable(str(folder)):
+        for folder in self._table_folders():
+            path = f"{EVENTS}/{folder}"
+            with _named(self.place, path):
+                uri, options = self.place.uri(path), self.place.options
+                if not DeltaTable.is_deltatable(uri, options):
                     continue  # being created at this moment, or not ours
-                delta = DeltaTable(str(folder))
+                delta = DeltaTable(uri, storage_options=options)
                 logsource = described(delta)
             if logsources is None or any(wanted.meets(logsource) for wanted in logsources):
-                opened.append(Snapshot(folder, logsource, delta))
+                opened.append(Snapshot(self.place, path, logsource, delta))
         return opened
+
+    def _table_folders(self) -> list[str]:
+        with _named(self.place, EVENTS):
+            return self.place.folders(EVENTS)
 
 
 @contextmanager
-def _named(table: Path) -> Iterator[None]:
+def _named(place: LakePlace, path: str) -> Iterator[None]:
     """Say which table it was."""
     try:
         yield
     except (*LAKE_FAULTS, pa.ArrowException) as error:
-        raise LakeError(f"lake table {table}: cannot read: {error}") from error
+        raise LakeError(f"lake table {place.name}/{path}: cannot read: {reason_of(error)}") from error
 
 
-def _quoted(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"'
+def _reading(table: Snapshot) -> AbstractContextManager[None]:
+    return _named(table.place, table.path)
 
 
 def _bus_place(event_id: str) -> tuple[int, int] | None:

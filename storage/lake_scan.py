@@ -11,7 +11,6 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import reduce
-from pathlib import Path
 from typing import Final
 from urllib.parse import unquote
 
@@ -20,11 +19,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as pds
 from deltalake import DeltaTable
-from pyarrow.fs import LocalFileSystem
 
 from ingest.envelope import ENVELOPE, EVENT_ID, ORIGINAL, TENANT, TIMESTAMP
 from ingest.logsource import LogSource
 from storage.lake_columns import BUS_OFFSET, BUS_PARTITION, BUS_TOPIC, DATE, PARTITION_COLUMNS, encode_name
+from storage.lake_place import LakePlace
 from storage.lake_rest import MAX_CELLS, REST
 
 BATCH_ROWS: Final = 50_000
@@ -35,11 +34,24 @@ _TIME: Final = pa.timestamp("us", "UTC")
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """One version of one table: what a reader sees, whatever is appended meanwhile."""
+    """One version of one table: what a reader sees, whatever is appended meanwhile.
 
-    path: Path
+    Attributes:
+        place: Where its lake lies.
+        path: Its own path there, such as `events/windows.process_creation._`.
+        logsource: Of its events.
+        delta: The version.
+    """
+
+    place: LakePlace
+    path: str
     logsource: LogSource
     delta: DeltaTable
+
+    @property
+    def name(self) -> str:
+        """The name of its folder."""
+        return self.path.rpartition("/")[2]
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,41 +97,99 @@ class Scope:
         return reduce(operator.and_, found) if found else None
 
 
-def dataset(table: Snapshot, may_hold: Sequence[pl.Expr] = ()) -> pds.FileSystemDataset:
-    """The files that may hold what is asked for, oldest day first, then by hospital and first offset.
+@dataclass(slots=True)
+class ScanCounts:
+    """What a search considered, and what it could leave out by what the log says of the files alone."""
+
+    tables: int = 0
+    files: int = 0
+    bytes: int = 0
+    skipped_files: int = 0
+    skipped_bytes: int = 0
+
+    @property
+    def share(self) -> float:
+        """Share of the files that were left out; 0 where there are none."""
+        return self.skipped_files / self.files if self.files else 0.0
+
+    def add(self, considered: pl.DataFrame, left: pl.DataFrame) -> None:
+        """Count the files of one table."""
+        self.tables += 1
+        self.files += considered.height
+        self.skipped_files += considered.height - left.height
+        size = int(considered.get_column("size_bytes").sum())
+        self.bytes += size
+        self.skipped_bytes += size - int(left.get_column("size_bytes").sum())
+
+
+def dataset(
+    table: Snapshot, may_hold: Sequence[pl.Expr] = (), counts: ScanCounts | None = None
+) -> pds.FileSystemDataset:
+    """The files that may hold what is asked for, oldest day first, then by hospital and first time.
 
     Built from the log rather than by `DeltaTable.to_pyarrow_dataset`, which reads through a file system in Python and
-    takes a column without statistics for a column without rows.
+    takes a column without statistics for a column without rows. Each file promises its day, its hospital and its first
+    and last time, so that whoever filters by these later (DuckDB) leaves it out without opening it.
     """
     schema = pa.schema(table.delta.schema().to_arrow(as_large_types=True))  # type: ignore[arg-type]  # by its Arrow capsule
-    local, parquet = LocalFileSystem(), pds.ParquetFileFormat()
-    files = pl.DataFrame(table.delta.get_add_actions(flatten=True)).cast({f"partition.{TENANT}": pl.String()})
-    known = [condition for condition in may_hold if set(condition.meta.root_names()) <= set(files.columns)]
-    for condition in known:
-        files = files.filter(condition.fill_null(value=True))
-    columns = files.select("path", *(f"partition.{column}" for column in PARTITION_COLUMNS)).sort("path")
+    files_of, parquet = table.place.filesystem(), pds.ParquetFileFormat()
+    considered = pl.DataFrame(table.delta.get_add_actions(flatten=True)).cast({f"partition.{TENANT}": pl.String()})
+    files = considered
+    for condition in may_hold:
+        if set(condition.meta.root_names()) <= set(files.columns):
+            files = files.filter(condition.fill_null(value=True))
+    if counts is not None:
+        counts.add(considered, files)
+    columns = files.select(
+        "path", "size_bytes", *(f"partition.{column}" for column in PARTITION_COLUMNS), *_time_bounds(files)
+    ).sort(*(f"partition.{column}" for column in PARTITION_COLUMNS), "first", "path")
     fragments = [
         parquet.make_fragment(
-            str(table.path / unquote(path)),
-            filesystem=local,
-            partition_expression=_equals(DATE, day, pa.date32()) & _equals(TENANT, tenant, pa.large_string()),
+            f"{table.path}/{unquote(path)}",
+            filesystem=files_of,
+            file_size=size,  # known from the log: a store is not asked for it
+            partition_expression=_promise(day, tenant, first, last),
         )
-        for path, day, tenant in columns.iter_rows()
+        for path, size, day, tenant, first, last in columns.iter_rows()
     ]
-    return pds.FileSystemDataset(fragments, schema, parquet, local)
+    return pds.FileSystemDataset(fragments, schema, parquet, files_of)
+
+
+def _time_bounds(files: pl.DataFrame) -> list[pl.Expr]:
+    """First and last time as microseconds, null where a file does not say or has events without a time."""
+    names = [f"{what}.{TIMESTAMP}" for what in ("min", "max", "null_count")]
+    if not set(names) <= set(files.columns):
+        return [pl.lit(None, pl.Int64).alias(name) for name in ("first", "last")]
+    least, most, nulls = (pl.col(name) for name in names)
+    # Delta writes statistics in milliseconds, cut off: the newest event may be up to one later
+    bounds = {"first": least.dt.epoch("us"), "last": (most + _STATISTICS_STEP).dt.epoch("us")}
+    return [pl.when(nulls == 0).then(bound).alias(name) for name, bound in bounds.items()]
+
+
+def _promise(day: object, tenant: object, first: int | None, last: int | None) -> pc.Expression:
+    partition = _equals(DATE, day, pa.date32()) & _equals(TENANT, tenant, pa.large_string())
+    if first is None or last is None:
+        return partition
+    time = pc.field(TIMESTAMP)
+    return partition & (time >= pa.scalar(first, _TIME)) & (time <= pa.scalar(last, _TIME))
 
 
 def scan(
-    table: Snapshot, scope: Scope, batch_rows: int = BATCH_ROWS, fields: Collection[str] | None = None
+    table: Snapshot,
+    scope: Scope,
+    batch_rows: int = BATCH_ROWS,
+    fields: Collection[str] | None = None,
+    counts: ScanCounts | None = None,
 ) -> Iterator[pl.DataFrame]:
     """Rows of a table in lake columns, `batch_rows` or fewer at a time; fewer from a wide table.
 
-    With `fields`, only their columns are read, and the envelope without the raw line, which is null then.
+    With `fields`, only their columns are read, and the envelope without the raw line, which is null then. `counts` is
+    told which files were left out.
     """
     if scope.tenants is not None and not scope.tenants:
         return
     batch_rows = _bounded(table, batch_rows)
-    scanner = dataset(table, scope.may_hold()).scanner(
+    scanner = dataset(table, scope.may_hold(), counts).scanner(
         columns=None if fields is None else _columns_of(table, fields),
         filter=scope.rows(),
         batch_size=batch_rows,
@@ -146,15 +216,46 @@ def count(table: Snapshot, scope: Scope) -> int:
     return int(dataset(table, scope.may_hold()).count_rows(filter=scope.rows()))
 
 
-def find(table: Snapshot, places: Collection[tuple[int, int]], event_ids: Collection[str]) -> pl.DataFrame | None:
-    """Rows with these event ids, which lie in bus records at these (partition, offset)."""
-    holds = [
-        pl.lit(partition).is_between(pl.col(f"min.{BUS_PARTITION}"), pl.col(f"max.{BUS_PARTITION}"))
-        & pl.lit(offset).is_between(pl.col(f"min.{BUS_OFFSET}"), pl.col(f"max.{BUS_OFFSET}"))
-        for partition, offset in sorted(places)
+def find(
+    table: Snapshot,
+    places: Collection[tuple[int, int]],
+    event_ids: Collection[str],
+    tenants: Collection[str] | None = None,
+) -> pl.DataFrame | None:
+    """Rows with these event ids, which lie in bus records at these (partition, offset).
+
+    Sorted by time, a file holds the offsets of many bus records, so it is looked up in the two columns of numbers which
+    row groups hold any of these records; only those are read whole.
+    """
+    if not places or (tenants is not None and not tenants):
+        return None
+    conditions = [
+        pl.any_horizontal(
+            pl.lit(partition).is_between(pl.col(f"min.{BUS_PARTITION}"), pl.col(f"max.{BUS_PARTITION}"))
+            & pl.lit(offset).is_between(pl.col(f"min.{BUS_OFFSET}"), pl.col(f"max.{BUS_OFFSET}"))
+            for partition, offset in sorted(places)
+        ),
+        *Scope(tenants=tenants).may_hold(),
     ]
-    rows = dataset(table, [pl.any_horizontal(holds)]).to_table(
-        filter=pc.field(EVENT_ID).isin(sorted(event_ids)),
+    records = reduce(
+        operator.or_,
+        (
+            (pc.field(BUS_PARTITION) == pa.scalar(partition, pa.int32()))
+            & (pc.field(BUS_OFFSET) == pa.scalar(offset, pa.int64()))
+            for partition, offset in sorted(places)
+        ),
+    )
+    files = dataset(table, conditions)
+    groups = [
+        group
+        for file in files.get_fragments()
+        for group in file.split_by_row_group(records, schema=files.schema)
+        if group.count_rows(filter=records)
+    ]
+    if not groups:
+        return None
+    rows = pds.FileSystemDataset(groups, files.schema, files.format, files.filesystem).to_table(
+        filter=records & pc.field(EVENT_ID).isin(sorted(event_ids)),
         batch_size=_bounded(table, BATCH_ROWS),
         batch_readahead=_READAHEAD,
         fragment_readahead=_READAHEAD,

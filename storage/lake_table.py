@@ -5,19 +5,17 @@ Identifiers"): id `topic/partition`, version the last offset contained. Rows at 
 `append` leaves them out, so a batch may be replayed after a crash at any point, cut in any other way. Two writers that
 race for one partition are told apart by Delta itself: the second commit fails, reads the new version and leaves out
 what the first one wrote. Writers of different partitions never conflict, unless one adds columns, and then the
-other repeats its commit.
+other repeats its commit. Of two that make one table, the one whose version 0 is there first has made it.
 """
 
 from __future__ import annotations
 
-import fcntl
-import os
 import random
+import re
 import time
+import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
 
 import orjson
@@ -29,10 +27,15 @@ from deltalake.schema import PrimitiveType
 from ingest.bus import Partition, Position
 from ingest.envelope import ENVELOPE
 from ingest.logsource import LogSource
+from ingest.visible import visible
 from storage.errors import LakeError
 from storage.lake_columns import FIXED_COLUMNS, PARTITION_COLUMNS, folder_name, to_lake, with_bookkeeping
-from storage.lake_files import filled, sync, sync_checkpoint, sync_commits, write_files
+from storage.lake_files import filled, hashes_of, sync_checkpoint, sync_commits, write_files
+from storage.lake_place import LakePlace
 from storage.lake_rest import MAX_CELLS, MAX_COLUMNS, REST
+
+EVENTS: Final = "events"
+"""The lake's folder of event tables."""
 
 ATTEMPTS: Final = 20  # a conflict is settled by the next attempt; this many mean something else is wrong
 CHECKPOINT_EVERY: Final = 50  # commits; opening a table reads the commits since its last checkpoint
@@ -46,6 +49,8 @@ DELTA_TYPES: Final[dict[pl.DataType, str]] = {
 LAKE_FAULTS: Final = (DeltaError, OSError, pl.exceptions.PolarsError, ValueError)
 """What Delta, the disk and Polars raise when a table cannot be read or written."""
 
+_COLOURS: Final = re.compile(r"\x1b\[[0-9;]*m")
+_LONGEST_REASON: Final = 1000
 _NO_HOOKS: Final = PostCommitHookProperties(create_checkpoint=False, cleanup_expired_logs=False)
 
 
@@ -60,10 +65,10 @@ class Batch:
 class LakeTable:
     """A Delta table of one log source. Used by one thread at a time; any number of processes may append."""
 
-    def __init__(self, events_folder: Path, logsource: LogSource, pause: Callable[[float], None] = time.sleep) -> None:
-        self.path = events_folder / folder_name(logsource)
+    def __init__(self, place: LakePlace, logsource: LogSource, pause: Callable[[float], None] = time.sleep) -> None:
+        self.path = f"{EVENTS}/{folder_name(logsource)}"
         self.logsource = logsource
-        self._lock_path = events_folder / ".schema.lock"
+        self._place = place
         self._pause = pause
         self._delta: DeltaTable | None = None
 
@@ -80,10 +85,17 @@ class LakeTable:
                 cause = error
                 self._delta = None
                 self._pause(random.uniform(0, 0.01 * (attempt + 1)))  # noqa: S311 - spreads writers, guards nothing
+            except LakeError:
+                self._delta = None
+                raise
             except LAKE_FAULTS as error:
                 self._delta = None
-                raise LakeError(f"lake table {self.path}: cannot append: {error}") from error
-        raise LakeError(f"lake table {self.path}: cannot append after {ATTEMPTS} conflicts: {cause}")
+                raise LakeError(f"lake table {self._named}: cannot append: {reason_of(error)}") from error
+        raise LakeError(f"lake table {self._named}: cannot append after {ATTEMPTS} conflicts: {reason_of(cause)}")
+
+    @property
+    def _named(self) -> str:
+        return f"{self._place.name}/{self.path}"
 
     def _append_once(self, batches: Sequence[Batch]) -> int:
         delta = self._open_or_create()
@@ -95,20 +107,23 @@ class LakeTable:
             # Adding columns has moved the snapshot past another's append, so Delta would see no conflict any more.
             return self._append_once(batches)
         before = delta.version()
+        written = [file for rows in _joined(parts) for file in write_files(self._place, self.path, rows)]
         delta.create_write_transaction(
-            [action for rows in _joined(parts) for action in write_files(self.path, rows)],
+            [file.action for file in written],
             "append",
             delta.schema(),
             list(PARTITION_COLUMNS),
-            commit_properties=CommitProperties(app_transactions=_transactions(fresh)),
+            commit_properties=CommitProperties(
+                custom_metadata=hashes_of(written), app_transactions=_transactions(fresh)
+            ),
             post_commithook_properties=_NO_HOOKS,
         )
         delta.update_incremental()
         after = delta.version()
-        sync_commits(self.path, before + 1, after)
+        sync_commits(self._place, self.path, before + 1, after)
         if after // CHECKPOINT_EVERY > before // CHECKPOINT_EVERY:
             delta.create_checkpoint()
-            sync_checkpoint(self.path)
+            sync_checkpoint(self._place, self.path, after)
         return sum(part.height for part in parts)
 
     def _not_yet_held(self, delta: DeltaTable, batches: Sequence[Batch]) -> list[Batch]:
@@ -133,7 +148,7 @@ class LakeTable:
             known |= dict.fromkeys(part.columns)
         added = list(known)[len(columns) :]
         if added:
-            with self._schema_lock():
+            with self._place.lock("schema"):  # spares conflicts; what keeps both sides' columns is Delta's own check
                 delta.alter.add_columns(
                     [_field(name, pl.String()) for name in added], post_commithook_properties=_NO_HOOKS
                 )
@@ -142,40 +157,41 @@ class LakeTable:
 
     def _open_or_create(self) -> DeltaTable:
         if self._delta is None:
-            if not DeltaTable.is_deltatable(str(self.path)):
-                self._create()
-            self._delta = DeltaTable(str(self.path))
+            uri = self._place.uri(self.path)
+            if not DeltaTable.is_deltatable(uri, self._place.options):
+                self._place.create(f"{self.path}/_delta_log/{0:020d}.json", first_version(self.logsource))
+            self._delta = DeltaTable(uri, storage_options=self._place.options)
         self._delta.update_incremental()
         return self._delta
 
-    def _create(self) -> None:
-        """Create the table with the columns all tables share.
 
-        Under a lock: two creators at once would both succeed, the second one's schema replacing the first one's.
-        """
-        with self._schema_lock():
-            if DeltaTable.is_deltatable(str(self.path)):
-                return
-            DeltaTable.create(
-                str(self.path),
-                Schema([_field(name, kind) for name, kind in FIXED_COLUMNS.items()]),
-                mode="error",
-                partition_by=list(PARTITION_COLUMNS),
-                name=str(self.logsource),
-                description=describe(self.logsource),
-                configuration={"delta.dataSkippingNumIndexedCols": "5"},
-            )
-            sync_commits(self.path, 0, 0)
-            sync(self.path.parent)
+def first_version(logsource: LogSource) -> bytes:
+    """Version 0 of a table's log: the columns that all tables share (Delta protocol, "Actions").
 
-    @contextmanager
-    def _schema_lock(self) -> Iterator[None]:
-        descriptor = os.open(self._lock_path, os.O_RDWR | os.O_CREAT, 0o640)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)  # closing it, or dying, releases it
-            yield
-        finally:
-            os.close(descriptor)
+    Put there by `LakePlace.create`, since of two calls of `DeltaTable.create` at once both succeed, the second one's
+    schema replacing the first one's.
+    """
+    now = time.time_ns() // 1_000_000
+    protocol = {"minReaderVersion": 1, "minWriterVersion": 2}
+    schema = Schema([_field(name, kind) for name, kind in FIXED_COLUMNS.items()])
+    metadata = {
+        "id": str(uuid.uuid4()),
+        "name": str(logsource),
+        "description": describe(logsource),
+        "format": {"provider": "parquet", "options": {}},
+        "schemaString": schema.to_json(),
+        "partitionColumns": list(PARTITION_COLUMNS),
+        "createdTime": now,
+        "configuration": {"delta.dataSkippingNumIndexedCols": "5"},
+    }
+    commit = {"timestamp": now, "operation": "CREATE TABLE", "operationParameters": {}}
+    actions = ({"commitInfo": commit}, {"protocol": protocol}, {"metaData": metadata})
+    return b"".join(orjson.dumps(action) + b"\n" for action in actions)
+
+
+def reason_of(error: Exception) -> str:
+    """What Delta, Arrow or the system says of an error, on one line: Delta draws a tree in colours."""
+    return visible(" ".join(_COLOURS.sub("", str(error)).replace("↳", " ").split()))[:_LONGEST_REASON]
 
 
 def app_id(partition: Partition) -> str:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Final
 
 import polars as pl
@@ -20,11 +19,16 @@ from ingest.bus import Partition, Position
 from ingest.envelope import ENVELOPE, EventFrame
 from ingest.logsource import LogSource
 from storage.errors import LakeError
+from storage.lake_place import LakePlace
 from storage.lake_table import Batch, LakeTable
 
 OPEN_TABLES: Final = 128
 """Tables a writer keeps open, those written last. An open table holds its list of files in memory; to open it again
 costs about 10 ms, and senders may name more log sources than a process can hold."""
+
+ROOM_FILE: Final = ".room"
+ROOM_BYTES: Final = 1024 * 1024
+"""A disk with less room than this is full."""
 
 
 class LakeWriter:
@@ -38,12 +42,12 @@ class LakeWriter:
             it means that the bus started anew under the same topic names (docs/decisions/0006-lake-offsets.md).
     """
 
-    def __init__(self, events_folder: Path) -> None:
+    def __init__(self, place: LakePlace) -> None:
         self.buffered_rows = 0
         self.buffered_bytes = 0
         self.written_rows = 0
         self.known_rows = 0
-        self._folder = events_folder
+        self._place = place
         self._tables: OrderedDict[LogSource, LakeTable] = OrderedDict()
         self._buffer: dict[LogSource, list[Batch]] = {}
         self._next: dict[Partition, int] = {}
@@ -53,6 +57,15 @@ class LakeWriter:
     def open_tables(self) -> int:
         """How many tables are kept open: at most `OPEN_TABLES`."""
         return len(self._tables)
+
+    def check(self) -> None:
+        """See whether the lake takes anything now, by a file that is written and removed again.
+
+        Raises:
+            LakeError: It does not: its disk is full, or its store is away.
+        """
+        self._place.write(ROOM_FILE, bytes(ROOM_BYTES))
+        self._place.delete(ROOM_FILE)
 
     def add(self, frames: Sequence[EventFrame], position: Position) -> None:
         """Buffer the events of one bus record.
@@ -93,7 +106,7 @@ class LakeWriter:
         return durable
 
     def _table(self, logsource: LogSource) -> LakeTable:
-        table = self._tables.pop(logsource, None) or LakeTable(self._folder, logsource)
+        table = self._tables.pop(logsource, None) or LakeTable(self._place, logsource)
         self._tables[logsource] = table
         if len(self._tables) > OPEN_TABLES:
             self._tables.popitem(last=False)

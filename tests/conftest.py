@@ -18,6 +18,7 @@ from selenium import webdriver
 
 if TYPE_CHECKING:
     from deploy.kafka.broker import KafkaBroker
+    from deploy.s3.store import S3Store
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
@@ -87,6 +88,24 @@ def kafka_broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaBrok
     broker.start()
     yield broker
     broker.stop()
+
+
+@pytest.fixture(scope="session")
+def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Store]:
+    """A running S3-compatible store (deploy/s3/store.py), shared by all tests: use prefixes of your own.
+
+    A test that kills stores makes one for itself: `type(s3)(tmp_path)`.
+    """
+    spec = importlib.util.spec_from_file_location("deploy_s3_store", REPOSITORY / "deploy" / "s3" / "store.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    require_peer(module.built().is_file(), "the S3 store is not built: sh deploy/peers/install.sh")
+    store: S3Store = module.S3Store(tmp_path_factory.mktemp("s3"))
+    store.start()
+    yield store
+    store.stop()
 
 
 CHROMIUM_FLAGS = (

@@ -12,7 +12,8 @@ from click.testing import CliRunner
 
 from ingest.hospital import Hospital
 from ingest.registry import read_registry
-from tocsin.cli import FORESEEN, tocsin
+from tocsin.cli import tocsin
+from tocsin.foreseen import FORESEEN
 from tocsin.languages import speak
 
 Require = Callable[[bool, str], None]

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 import polars as pl
 
-from ingest.bus import Message, Partition, Position, Record, StartAt, Subscription
+from ingest.bus import BusCounts, Message, Partition, Position, Record, StartAt, Subscription
 from ingest.rawbatch import decode_record
 
 Hook = Callable[[Sequence[Message]], None]
@@ -42,6 +42,12 @@ class MemoryBus:
         raise NotImplementedError
 
     def read(self, partition: Partition, start: int, stop: int) -> list[Record]:
+        raise NotImplementedError
+
+    def counts(self) -> BusCounts:
+        raise NotImplementedError
+
+    def finish_within(self, seconds: float) -> None:
         raise NotImplementedError
 
     def close(self) -> None:

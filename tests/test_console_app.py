@@ -207,6 +207,16 @@ def test_filters(browser: Browser, store: AlertStore, query: str, ids: list[int]
     assert ids or "No alert matches these filters" in page
 
 
+def test_a_text_that_is_not_sought_everywhere_is_said(tmp_path: Path, runner: asyncio.Runner) -> None:
+    with AlertStore(tmp_path / "alerts.duckdb", searched=2) as store:
+        put(store, *(an_alert(number) for number in range(3)))
+        browser = Browser(create_app(store, settings=ConsoleSettings(), clock=lambda: NOW), runner)
+        page = browser.get(f"/?q={an_alert(0).rule_title}").text
+        assert "The text was sought in the newest 2 alerts only." in page
+        assert browser.get(f"/api/alerts?q={an_alert(0).rule_title}").json()["searched"] == 2
+        assert "The text was sought" not in browser.get("/").text
+
+
 def test_pages_of_the_queue_follow_each_other(browser: Browser, store: AlertStore) -> None:
     put(store, *(an_alert(number) for number in range(25)))
     seen: list[int] = []

@@ -11,17 +11,12 @@ import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
-from detections.correlation_rule import MAX_TIMESPAN
 from ingest.bus import (
-    TOPIC_FIRINGS,
-    TOPIC_MATCHES,
-    TOPICS,
     Bus,
     BusError,
     Message,
@@ -29,10 +24,10 @@ from ingest.bus import (
     Position,
     Record,
     Subscription,
+    Volume,
 )
 from ingest.bus_embedded import EmbeddedBus
 from ingest.bus_kafka import KafkaBus, KafkaSettings
-from ingest.bus_kafka_settings import READ_BACK_SECONDS, milliseconds, topic_options
 
 if TYPE_CHECKING:
     from deploy.kafka.broker import KafkaBroker
@@ -358,6 +353,28 @@ def test_ends_of_a_topic_that_is_not_there_are_an_error(bus: Bus, topic: str) ->
         bus.ends([topic])
 
 
+def test_what_a_bus_did_is_counted(place: Place, bus: Bus, topic: str) -> None:
+    assert bus.counts().published == {}
+    bus.publish([Message(topic, "ké", b"12345"), Message(topic, "k", b"")])
+    with pytest.raises(BusError):
+        bus.publish([Message("no-such-topic", "k", b"")])
+    member = place.join(bus, "g", topic)
+    records = read(member, 2)
+    member.commit(next_offsets(records))
+    with pytest.raises(BusError):
+        member.commit({Partition("tocsin.elsewhere", 0): 1})
+    counts = bus.counts()
+    assert counts.published == {topic: Volume(2, 8)}
+    assert counts.read == {topic: Volume(2, 8)}
+    assert (counts.publish_errors, counts.commits, counts.commit_errors) == (1, 1, 1)
+    if isinstance(bus, KafkaBus):
+        assert counts.rebalances >= 1
+        assert counts.assigned == 3
+    member.close()
+    bus.close()
+    assert bus.counts().read == counts.read
+
+
 def test_closed_means_closed(place: Place, bus: Bus, topic: str) -> None:
     subscription = place.join(bus, "g", topic)
     subscription.close()
@@ -503,10 +520,3 @@ def test_two_members_share_the_partitions_and_lose_nothing(kafka_broker: KafkaBr
         two.commit(next_offsets(records))
     two.close()
     bus.close()
-
-
-def test_kafka_keeps_what_correlation_reads_back() -> None:
-    kept = {topic: topic_options(KafkaSettings(), topic)["configs"] for topic in TOPICS}
-    longest = {topic for topic, configs in kept.items() if isinstance(configs, dict) and "retention.ms" in configs}
-    assert longest == {TOPIC_MATCHES, TOPIC_FIRINGS}
-    assert milliseconds(READ_BACK_SECONDS) > 2 * MAX_TIMESPAN / timedelta(milliseconds=1)

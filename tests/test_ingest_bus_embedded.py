@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sqlite3
 import subprocess
 import sys
 import threading
 import time
+import uuid
 from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from ingest.bus import BusError, Message, Partition, Record, Subscription
 from ingest.bus_embedded import MAX_VALUE_BYTES, EmbeddedBus
 from ingest.bus_embedded_file import SCHEMA_VERSION
+from ingest.bus_embedded_retention import MARK_SECONDS, STEPS_BEHIND
 from ingest.bus_embedded_subscription import MAX_POLL_BYTES
 
 PATIENCE = 30.0
@@ -57,6 +64,37 @@ except BusError as error:
     print(error)
 resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
 print(bus.publish([Message("t", "k", b"after")])[0].offset)
+"""
+
+REALLY_FULL = """
+import sys
+from pathlib import Path
+from ingest.bus import BusError, Message, Partition
+from ingest.bus_embedded import EmbeddedBus
+folder = Path(sys.argv[1])
+bus = EmbeddedBus(folder / "bus.sqlite")
+bus.ensure_topics(["t"])
+bus.publish([Message("t", "k", b"before")])
+member = bus.subscribe("g", ["t"])
+with (folder / "ballast").open("wb", buffering=0) as ballast:
+    try:
+        while True:
+            ballast.write(bytes(4096))
+    except OSError:
+        pass
+for act in (
+    lambda: bus.publish([Message("t", "k", bytes(2_000_000))]),
+    lambda: [member.commit({Partition("t", 0): 1}) for _ in range(100)],
+    lambda: bus.publish([Message("t", "k", bytes(2_000_000))]),
+):
+    try:
+        act()
+    except BusError as error:
+        print(error)
+(folder / "ballast").unlink()
+bus.publish([Message("t", "k", b"after")])
+member.commit({Partition("t", 0): 1})
+print([record.value for record in bus.read(Partition("t", 0), 0, 9)], bus.committed("g", ["t"])[Partition("t", 0)])
 """
 
 Start = Callable[..., "subprocess.Popen[str]"]
@@ -187,6 +225,152 @@ def test_retention_frees_space_and_keeps_offsets(bus: EmbeddedBus, path: Path) -
     again.close()
 
 
+DAY = 86_400.0
+
+
+@dataclass
+class Clock:
+    now: float = 1_800_000_000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def old_bus(path: Path, clock: Clock) -> Iterator[EmbeddedBus]:
+    """A bus on which five records lie for each of ten days, numbered through; now is the tenth day."""
+    bus = EmbeddedBus(path, clock)
+    bus.ensure_topics([TOPIC])
+    for day in range(10):
+        bus.publish([Message(TOPIC, "k", b"%d" % (day * 5 + number)) for number in range(5)])
+        clock.now += DAY
+    yield bus
+    bus.close()
+
+
+def left(bus: EmbeddedBus) -> list[int]:
+    return [int(record.value) for record in bus.read(Partition(TOPIC, 0), 0, 1000)]
+
+
+def test_what_is_old_and_read_goes(old_bus: EmbeddedBus, clock: Clock) -> None:
+    member = old_bus.subscribe("g", [TOPIC])
+    member.commit({Partition(TOPIC, 0): 50})
+    [done] = old_bus.retain({TOPIC: 3.5}, {TOPIC: ["g"]})
+    assert (done.before, done.held) == (35, 0)
+    assert left(old_bus) == list(range(35, 50))
+    assert old_bus.publish([Message(TOPIC, "k", b"50")])[0].offset == 50
+    clock.now += 100 * DAY
+    old_bus.retain({TOPIC: 3.5}, {TOPIC: ["g"]})
+    assert left(old_bus) == [50]  # not read yet
+    member.commit({Partition(TOPIC, 0): 51})
+    old_bus.retain({TOPIC: 3.5}, {TOPIC: ["g"]})
+    assert left(old_bus) == []
+    old_bus.publish([Message(TOPIC, "k", b"51")])
+    member.commit({Partition(TOPIC, 0): 52})
+    old_bus.retain({TOPIC: 3.5}, {TOPIC: ["g"]})
+    assert left(old_bus) == [51]
+
+
+@pytest.mark.parametrize("begun", [True, False])
+def test_what_a_group_has_not_read_stays(old_bus: EmbeddedBus, *, begun: bool) -> None:
+    if begun:
+        old_bus.subscribe("slow", [TOPIC]).commit({Partition(TOPIC, 0): 12})
+    old_bus.subscribe("g", [TOPIC]).commit({Partition(TOPIC, 0): 50})
+    [done] = old_bus.retain({TOPIC: 3.5}, {TOPIC: ["g", "slow"]})
+    assert done.held_by == "slow"
+    assert (done.before, done.held) == ((12, 23) if begun else (0, 35))
+    assert left(old_bus) == list(range(done.before, 50))
+
+
+def test_a_topic_without_days_or_that_is_not_there_is_left_alone(old_bus: EmbeddedBus) -> None:
+    assert old_bus.retain({"elsewhere": 1.0}, {}) == []
+    assert len(left(old_bus)) == 50
+
+
+def test_a_clock_that_was_ahead_keeps_nothing_for_years(path: Path, clock: Clock) -> None:
+    with closing(EmbeddedBus(path, clock)) as bus:
+        bus.ensure_topics([TOPIC])
+        clock.now += 3650 * DAY
+        bus.publish([Message(TOPIC, "k", b"0")])
+        clock.now -= 3650 * DAY
+        bus.publish([Message(TOPIC, "k", b"1")])
+        bus.retain({TOPIC: 2.0}, {})
+        assert left(bus) == [0, 1]
+        clock.now += 3 * DAY
+        bus.retain({TOPIC: 2.0}, {})
+        assert left(bus) == []
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    steps=st.lists(st.tuples(st.floats(-2000, 5000), st.integers(1, 4)), min_size=1, max_size=30),
+    days=st.floats(0.001, 0.2),
+)
+def test_nothing_goes_before_its_time_and_all_goes_then(
+    tmp_path: Path, steps: list[tuple[float, int]], days: float
+) -> None:
+    clock = Clock()
+    with closing(EmbeddedBus(tmp_path / f"{uuid.uuid4().hex}.sqlite", clock)) as bus:
+        bus.ensure_topics([TOPIC])
+        old: set[int] = set()  # by the clock as it stood at any time
+        highest = clock.now
+        published: list[float] = []
+        for step, count in steps:
+            clock.now += step
+            published += [clock.now] * count
+            bus.publish([Message(TOPIC, "k", b"%d" % (len(published) - count + n)) for n in range(count)])
+            highest = max(highest, clock.now)
+            bus.retain({TOPIC: days}, {})
+            old |= {number for number, at in enumerate(published) if clock.now - at >= days * DAY}
+            assert set(range(len(published))) - old <= set(left(bus))
+        clock.now = highest + days * DAY + 2 * MARK_SECONDS + STEPS_BEHIND
+        bus.retain({TOPIC: days}, {})
+        assert left(bus) == []
+
+
+def test_space_is_used_again(path: Path, clock: Clock) -> None:
+    with closing(EmbeddedBus(path, clock)) as bus:
+        bus.ensure_topics([TOPIC])
+        sizes = []
+        for _ in range(12):
+            bus.publish([Message(TOPIC, "k", bytes(1_000_000))] * 4)
+            clock.now += DAY
+            bus.retain({TOPIC: 2.0}, {})
+            sizes.append(path.stat().st_size)
+        assert len(left_offsets(bus)) <= 12
+        assert sizes[-1] <= sizes[4] < 20_000_000
+
+
+def left_offsets(bus: EmbeddedBus) -> list[int]:
+    return [record.offset for record in bus.read(Partition(TOPIC, 0), 0, 1000)]
+
+
+def test_a_file_of_version_1_is_taken_over_and_counts_as_published_now(path: Path, clock: Clock) -> None:
+    with closing(EmbeddedBus(path)) as bus:
+        bus.ensure_topics([TOPIC])
+        bus.publish([Message(TOPIC, "k", b"%d" % number) for number in range(7)])
+    with closing(sqlite3.connect(path)) as file:
+        file.execute("DROP TABLE marks")
+        file.execute("PRAGMA user_version = 1")
+    clock.now = time.time()
+    with closing(EmbeddedBus(path, clock)) as bus:
+        assert left(bus) == list(range(7))
+        clock.now += DAY
+        bus.retain({TOPIC: 2.0}, {})
+        assert len(left(bus)) == 7
+        assert bus.publish([Message(TOPIC, "k", b"7")])[0].offset == 7
+        clock.now += 1.5 * DAY
+        bus.retain({TOPIC: 2.0}, {})
+        assert left(bus) == [7]
+    with closing(sqlite3.connect(path)) as file:
+        assert file.execute("PRAGMA user_version").fetchone() == (SCHEMA_VERSION,)
+
+
 def test_a_poll_of_large_values_stops_at_its_byte_limit(bus: EmbeddedBus) -> None:
     size = MAX_POLL_BYTES // 3
     bus.publish([Message(TOPIC, "k", bytes(size))] * 5)
@@ -237,6 +421,21 @@ def test_a_full_disk_is_an_error_and_the_log_goes_on_after_it(path: Path, start:
     error, offset = output.splitlines()
     assert error.startswith(f"embedded bus {path}: publish: ")
     assert offset == "1"
+
+
+def test_a_disk_that_is_full_is_named_and_got_over(tmp_path: Path, require: Callable[[bool, str], None]) -> None:
+    """A real one: a file system in memory, in a mount namespace of its own."""
+    alone = ["unshare", "-rm"]
+    allowed = shutil.which("unshare") and subprocess.run([*alone, "true"], check=False).returncode == 0
+    require(bool(allowed), "unshare is missing, or may not be used here")
+    script = 'mount -t tmpfs -o size=4m none "$1" && exec "$2" -c "$3" "$1"'
+    command = [*alone, "sh", "-c", script, "sh", str(tmp_path), sys.executable, REALLY_FULL]
+    said = subprocess.run(command, capture_output=True, text=True, check=True, cwd=Path(__file__).parent.parent)
+    *errors, offsets = said.stdout.splitlines()
+    path = tmp_path / "bus.sqlite"
+    full = "the disk is full; it goes on by itself when there is room"
+    assert errors == [f"embedded bus {path}: {what}: {full}" for what in ("publish", "commit positions", "publish")]
+    assert offsets == "[b'before', b'after'] 1"
 
 
 def test_a_value_over_the_limit_is_refused(bus: EmbeddedBus) -> None:

@@ -20,7 +20,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ingest.bus import Partition
-from storage.alert import Alert, Evidence, Level, Status, alert_id
+from storage.alert import Alert, Level, Status, alert_id
+from storage.alert_database import read_ahead
 from storage.alert_queue import OPEN_STATUSES, AlertFilter, AlertRow, clause_of
 from storage.alerts import LONGEST_PAGE, AlertStore
 from storage.errors import AlertNotFound, CursorError, DecisionConflict, StoreError
@@ -186,7 +187,7 @@ def test_the_state_can_be_derived_anew(path: Path) -> None:
             store.decide(alert(number).id, random.choice(list(Status)), "", "alice")  # noqa: S311
         before = store.queue(EVERYTHING), store.counts(EVERYTHING)
     with duckdb.connect(str(path)) as connection:
-        connection.execute("UPDATE state SET status = 'closed', decision = NULL, tenant = 'x', rank = 0")
+        connection.execute("UPDATE state SET status = 4, decision = NULL, tenant = 'x', rank = 0")
     with AlertStore(path) as store:
         assert (store.queue(EVERYTHING), store.counts(EVERYTHING)) != before
         store.rebuild_state()
@@ -251,6 +252,64 @@ def test_counts_say_what_kind(store: AlertStore) -> None:
     assert counts.by_status == {Status.NEW: 2, Status.CLOSED: 1}
     assert counts.by_tenant == {"chu-brest": 2, "ch-quimper": 1}
     assert store.tenants() == ["ch-quimper", "chu-brest"]
+
+
+OPERATIONS = st.lists(
+    st.one_of(
+        st.tuples(st.just("record"), st.integers(0, 20), st.integers(1, 6)),
+        st.tuples(st.just("decide"), st.integers(0, 25), st.integers(0, 4)),
+        st.tuples(st.just("fail"), st.integers(0, 20), st.just(0)),
+        st.tuples(st.just("ask"), st.integers(0, 2), st.just(0)),
+    ),
+    max_size=15,
+)
+
+
+@settings(max_examples=25, deadline=None)
+@given(OPERATIONS)
+def test_counts_kept_in_memory_are_those_of_the_file(
+    tmp_path_factory: pytest.TempPathFactory, operations: list[tuple[str, int, int]]
+) -> None:
+    with AlertStore(tmp_path_factory.mktemp("counts") / "alerts.duckdb") as store:
+        for step, (what, number, more) in enumerate(operations):
+            if what == "record":
+                made = [
+                    alert(n, list(Level)[n % 5], tenant=f"CH-{n % 3}", host=f"PC-{n % 2}")
+                    for n in range(number, number + more)
+                ]
+                store.record(made, {ALERTS: step})
+            elif what == "decide":
+                with suppress(AlertNotFound):
+                    store.decide(alert(number).id, list(Status)[more], "", "alice")
+            elif what == "fail":
+                with suppress(StoreError):
+                    store.record([alert(number + 100)], {ALERTS: 2**70})
+            for asked in (EVERYTHING, AlertFilter(host="pc-1"), AlertFilter(statuses=OPEN_STATUSES, tenants=["CH-1"])):
+                clause = clause_of(asked)
+                held = int(str(store.database.select(f"SELECT count(*) {clause.sql}", clause.parameters)[0][0]))
+                counts = store.counts(asked)
+                assert counts.total == held == store.queue(asked).total
+                assert sum(counts.by_level.values()) == sum(counts.by_tenant.values()) == counts.total
+                assert 0 not in [*counts.by_level.values(), *counts.by_status.values(), *counts.by_tenant.values()]
+        assert store.verify() == []
+
+
+def test_text_is_sought_in_the_newest_alerts_and_the_page_says_so(path: Path) -> None:
+    with AlertStore(path, searched=3) as store:
+        store.record([alert(number) for number in range(10)], {})
+        page = store.queue(AlertFilter(text="rule"))
+        assert (numbers(page.items), page.total, page.searched) == ([9, 8, 7], 3, 3)
+        assert store.counts(AlertFilter(text="rule")).total == 3
+        # of the time that is asked for: older ones are found by asking for older ones
+        older = AlertFilter(text="rule", until=NOON + timedelta(minutes=5))
+        assert numbers(store.queue(older).items) == [4, 3, 2]
+        few = AlertFilter(text="rule", since=NOON + timedelta(minutes=7))
+        assert (numbers(store.queue(few).items), store.queue(few).searched) == ([9, 8, 7], None)
+        first = store.queue(AlertFilter(text="rule"), 2)
+        second = store.queue(AlertFilter(text="rule"), 2, first.next_cursor)
+        assert (numbers(first.items), numbers(second.items), second.next_cursor) == ([9, 8], [7], None)
+        assert store.queue(AlertFilter(text="rule", since=NOON + timedelta(days=9))).searched is None
+        assert store.queue(EVERYTHING).searched is None
 
 
 @settings(max_examples=20, deadline=None)
@@ -418,6 +477,14 @@ def test_a_writer_killed_at_any_moment_loses_and_repeats_nothing(path: Path) -> 
             assert store.get(alert(position * 5).id) is None
 
 
+def test_the_file_is_read_ahead(store: AlertStore, path: Path) -> None:
+    store.record([alert(number) for number in range(100)], {})
+    store.close()
+    assert read_ahead(path, 60.0) == path.stat().st_size
+    assert read_ahead(path, 0.0) == 0
+    assert read_ahead(path.with_name("none"), 60.0) == 0
+
+
 def test_a_second_process_is_told_who_holds_the_file(path: Path) -> None:
     with start_writer(path) as writer:
         assert writer.stdout is not None
@@ -438,24 +505,6 @@ def test_a_file_that_is_no_store_is_refused_in_one_line(tmp_path: Path) -> None:
         with pytest.raises(StoreError, match=str(path)) as refused:
             AlertStore(path)
         assert "\n" not in str(refused.value)
-
-
-def test_a_store_of_an_older_version_keeps_its_alerts(path: Path) -> None:
-    first = AlertStore(path)
-    first.record([alert(1)], {})
-    first.close()
-    with duckdb.connect(str(path)) as connection:
-        connection.execute("ALTER TABLE alerts DROP COLUMN evidence")
-        for (table,) in connection.execute("SELECT table_name FROM duckdb_tables()").fetchall():
-            if table not in ("alerts", "state", "decisions", "positions", "migrations"):
-                connection.execute(f"DROP TABLE {table}")  # of later versions
-        connection.execute("DELETE FROM migrations WHERE version > 1")
-    store = AlertStore(path)
-    told = replace(alert(2), evidence=(Evidence("e", NOON, "Outil déposé", matched={"Image": None}),))
-    store.record([told], {})
-    kept = {row.alert.id: row.alert for row in store.queue(AlertFilter(), 10, None).items}
-    store.close()
-    assert kept == {alert(1).id: alert(1), told.id: told}
 
 
 def test_a_store_of_a_newer_version_is_refused(path: Path) -> None:

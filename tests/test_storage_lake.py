@@ -27,6 +27,7 @@ from storage import lake_rest, lake_scan, lake_table, lake_writer
 from storage.errors import LakeError
 from storage.lake import Lake
 from storage.lake_columns import FIXED_COLUMNS, encode_name
+from storage.lake_place import LocalPlace
 from storage.lake_rest import MAX_COLUMNS, REST
 from storage.lake_table import CHECKPOINT_EVERY
 from storage.lake_writer import LakeWriter
@@ -74,6 +75,11 @@ def events(lake: Lake) -> pl.DataFrame:
 
 def ids(lake: Lake) -> list[str]:
     return sorted(event_id for part in lake.read() for event_id in part.events["event.id"])
+
+
+def folder_of(lake: Lake) -> Path:
+    assert isinstance(lake.place, LocalPlace)
+    return lake.place.root
 
 
 @pytest.fixture
@@ -139,7 +145,8 @@ def test_a_record_delivered_twice_is_taken_once(lake: Lake) -> None:
 def test_a_failed_flush_is_finished_by_the_next(lake: Lake) -> None:
     writer = lake.writer()
     writer.add([frame(0, {"A": ["x"]}), frame(0, {"B": ["y"]}, logsource=SSHD, first_row=1)], Position(TOPIC, 0, 0))
-    obstacle = lake.path / "events" / "linux._.sshd"
+    obstacle = folder_of(lake) / "events" / "linux._.sshd"
+    obstacle.parent.mkdir()
     obstacle.write_text("not a folder")
     with pytest.raises(LakeError, match=r"linux\._\.sshd"):
         writer.flush()
@@ -228,8 +235,9 @@ def test_every_event_is_in_the_lake_once_whatever_crashes(steps: list[tuple[str,
 
 def crash_inside_flush(lake: Lake, worker: Worker, choice: int) -> None:
     """Flush with one table out of reach: those before it are written, those after it are not."""
-    table = lake.path / "events" / ("windows.process_creation.sysmon", "linux._.sshd", "_._._")[choice]
+    table = folder_of(lake) / "events" / ("windows.process_creation.sysmon", "linux._.sshd", "_._._")[choice]
     aside = table.with_name("aside")
+    table.parent.mkdir(exist_ok=True)
     if table.exists():
         table.rename(aside)
     table.write_text("not a folder")
@@ -259,7 +267,7 @@ writer.flush()
 
 
 def start_worker(lake: Lake, partition: int, records: int) -> subprocess.Popen[str]:
-    command = [sys.executable, "-c", WORKER_SCRIPT, str(lake.path), str(partition), str(records)]
+    command = [sys.executable, "-c", WORKER_SCRIPT, str(folder_of(lake)), str(partition), str(records)]
     return subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.PIPE, text=True)
 
 
@@ -307,7 +315,7 @@ def test_offsets_survive_checkpoints(lake: Lake) -> None:
     for offset in range(CHECKPOINT_EVERY + 2):
         writer.add([frame(offset, {"A": ["x"]})], Position(TOPIC, 0, offset))
         writer.flush()
-    table = lake.path / "events" / "windows.process_creation.sysmon"
+    table = folder_of(lake) / "events" / "windows.process_creation.sysmon"
     assert list((table / "_delta_log").glob("*.checkpoint.parquet"))
     store(lake, frame(7, {"A": ["x"]}), offset=7)
     assert lake.count() == CHECKPOINT_EVERY + 2
@@ -326,7 +334,7 @@ def fields_of(lake: Lake) -> dict[str, dict[str, str]]:
 
 
 def table_of(lake: Lake) -> Path:
-    return lake.path / "events" / "windows.process_creation.sysmon"
+    return folder_of(lake) / "events" / "windows.process_creation.sysmon"
 
 
 def test_a_table_has_a_ceiling_of_columns_and_loses_no_field(lake: Lake) -> None:
@@ -572,7 +580,7 @@ def test_queries_see_the_tables_and_nothing_else(lake: Lake) -> None:
 
 def test_other_readers_understand_the_tables(lake: Lake) -> None:
     store(lake, frame(0, {"A": ["x", "y"]}, tenant="chu brest"))
-    table = lake.path / "events" / "windows.process_creation.sysmon"
+    table = folder_of(lake) / "events" / "windows.process_creation.sysmon"
     delta = DeltaTable(str(table))
     files = [str(path) for path in table.rglob("*.parquet")]
     assert pl.read_delta(str(table))["organization.id"].to_list() == ["chu brest"] * 2
@@ -589,7 +597,7 @@ def test_delta_compaction_keeps_every_event_and_the_offsets(lake: Lake) -> None:
     for offset in range(4):
         writer.add([frame(offset, {"A": ["x"]})], Position(TOPIC, 0, offset))
         writer.flush()
-    delta = DeltaTable(str(lake.path / "events" / "windows.process_creation.sysmon"))
+    delta = DeltaTable(str(folder_of(lake) / "events" / "windows.process_creation.sysmon"))
     assert delta.optimize.compact()["numFilesRemoved"] == 4
     store(lake, frame(3, {"A": ["x"]}), offset=3)
     assert lake.count(since=NEW_YEAR) == 4
@@ -598,7 +606,7 @@ def test_delta_compaction_keeps_every_event_and_the_offsets(lake: Lake) -> None:
 
 def test_a_table_that_cannot_be_read_is_named(lake: Lake) -> None:
     store(lake, frame(0, {"A": ["x"]}))
-    (parquet,) = (lake.path / "events").rglob("*.parquet")
+    (parquet,) = (folder_of(lake) / "events").rglob("*.parquet")
     parquet.write_bytes(b"PAR1 broken")
     with pytest.raises(LakeError, match=r"windows\.process_creation\.sysmon"):
         list(lake.read())

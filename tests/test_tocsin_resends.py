@@ -15,7 +15,18 @@ from hypothesis import strategies as st
 from detections.load import load_rules
 from detections.plan import Plan
 from ingest.batching import RELP_FIRST, RELP_SESSION
-from ingest.bus import TOPIC_MATCHES, TOPIC_RAW, TOPICS, Message, Partition, Position, Record, StartAt, Subscription
+from ingest.bus import (
+    TOPIC_MATCHES,
+    TOPIC_RAW,
+    TOPICS,
+    BusCounts,
+    Message,
+    Partition,
+    Position,
+    Record,
+    StartAt,
+    Subscription,
+)
 from ingest.bus_embedded import EmbeddedBus
 from ingest.envelope import EVENT_ID, ORIGINAL, REMARK, EventFrame
 from ingest.ipc import FrameDecodeError
@@ -68,6 +79,12 @@ class Log:
         raise NotImplementedError
 
     def committed(self, group: str, topics: Sequence[str]) -> dict[Partition, int]:
+        raise NotImplementedError
+
+    def counts(self) -> BusCounts:
+        raise NotImplementedError
+
+    def finish_within(self, seconds: float) -> None:
         raise NotImplementedError
 
     def close(self) -> None:

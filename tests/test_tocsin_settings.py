@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from tocsin.settings import ListenerSection, Settings, SettingsError, load_settings
+from tocsin.settings import Settings, SettingsError, load_settings
+from tocsin.settings_sections import KafkaSourceSection, ListenerSection, RetentionSection, Section
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
@@ -92,9 +93,13 @@ def test_the_sample_names_every_setting_with_its_default(tmp_path: Path) -> None
     lines = [line.removeprefix("#: ") for line in sample.splitlines()]
     uncommented = tmp_path / "config.toml"
     uncommented.write_text("\n".join(lines))
-    wanted = keys(Settings().model_dump()) - {"collect.listeners", ""}
-    listener = "collect.listeners"
-    wanted |= {f"{listener}.{name}" for name in ListenerSection.model_fields}
+    lists: dict[str, type[Section]] = {
+        "collect.listeners": ListenerSection,
+        "collect.kafka": KafkaSourceSection,
+        "lake.retention": RetentionSection,
+    }
+    wanted = keys(Settings().model_dump()) - {*lists, ""}
+    wanted |= {f"{section}.{name}" for section, model in lists.items() for name in model.model_fields}
     assert keys(tomllib.loads("\n".join(lines))) == wanted
     load_settings(uncommented, {})
     as_shipped = tmp_path / "shipped.toml"

@@ -22,6 +22,7 @@ from ingest.bus import (
     TOPIC_RAW,
     TOPICS,
     Bus,
+    BusCounts,
     BusError,
     Message,
     Partition,
@@ -113,6 +114,12 @@ class FaultyBus:
     def read(self, partition: Partition, start: int, stop: int) -> list[Record]:
         return self.bus.read(partition, start, stop)
 
+    def counts(self) -> BusCounts:
+        return self.bus.counts()
+
+    def finish_within(self, seconds: float) -> None:
+        self.bus.finish_within(seconds)
+
     def close(self) -> None:
         self.bus.close()
 
@@ -165,6 +172,12 @@ def store(tmp_path: Path) -> Iterator[AlertStore]:
 
 
 class Unwatched:
+    def beginning(self, stage: str) -> None: ...
+
+    def stepped(self, stage: str, records: int) -> None: ...
+
+    def ended(self, stage: str) -> None: ...
+
     def lag(self, stage: str, records: int) -> None: ...
 
     def failing(self, stage: str, reason: str | None) -> None: ...
@@ -307,7 +320,6 @@ def test_a_lake_that_cannot_be_written_is_said_and_counts_nothing(
     monkeypatch.setattr("tocsin.crew.LONGEST_PAUSE", 0.01)
     bus.publish([batch("kermor", 0, 1)])
     lake = Lake(tmp_path / "lake")
-    (tmp_path / "lake" / "events").rmdir()
     (tmp_path / "lake" / "events").write_text("in the way")
     tally, watched, crew = Tally(), Watched(), Crew(1)
     crew.start(lambda stop: run_stage("detect", lambda: detect_stage(bus, lake, plan, tally), stop, watched))
@@ -321,7 +333,6 @@ def test_a_lake_that_cannot_be_written_is_said_and_counts_nothing(
     assert all(reason is not None and "lake" in reason for reason in watched.reasons[:3])
     assert tally.received == 0
     (tmp_path / "lake" / "events").unlink()
-    (tmp_path / "lake" / "events").mkdir()
     stage = detect_stage(bus, lake, plan, tally)
     stage.step(0.2)
     stage.close()

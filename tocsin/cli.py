@@ -18,31 +18,16 @@ from importlib.metadata import version
 from typing import Final
 
 import click
+import structlog
 
-from console.errors import ConsoleError
-from detections.rule import RuleError
-from ingest.bus import BusError
-from ingest.hospital_file import RegistryError
-from ingest.listeners import CollectError
-from storage.errors import StorageError
-from tocsin.exercise_scenario import ExerciseError
+from tocsin.foreseen import FORESEEN
 from tocsin.languages import ENGLISH, has_accents, language_of, speak, spoken, teach_click, translate_help
-from tocsin.logs import configure_logs
-from tocsin.settings import SettingsError
+from tocsin.logs import configure_logs, speaks_json
 
-FORESEEN: Final = (
-    BusError,
-    CollectError,
-    ConsoleError,
-    ExerciseError,
-    RegistryError,
-    RuleError,
-    SettingsError,
-    StorageError,
-)
-"""The error roots of the stages: each message is one line that says what, where and why."""
+log = structlog.get_logger()
 
 COMMANDS: Final = {
+    "alerts": "tocsin.alerts_command:alerts",
     "authority": "tocsin.authority_command:authority",
     "run": "tocsin.process_commands:run",
     "collect": "tocsin.process_commands:collect",
@@ -53,8 +38,10 @@ COMMANDS: Final = {
     "exercise": "tocsin.exercise_command:exercise",
     "hospital": "tocsin.hospital_command:hospital",
     "hunt": "tocsin.hunt:hunt",
+    "lake": "tocsin.lake_command:lake",
     "rules": "tocsin.rules_command:rules",
     "sources": "tocsin.sources_command:sources",
+    "status": "tocsin.status_command:status",
 }
 """Command -> module and name of what runs it."""
 
@@ -110,5 +97,8 @@ def main() -> None:
         configure_logs("info", "text")  # stdout is for answers alone, also before there are settings
         tocsin()
     except FORESEEN as error:
-        click.echo(f"tocsin: {error}", err=True)
+        if speaks_json():
+            log.critical("the process ends", error=str(error))
+        else:
+            click.echo(f"tocsin: {error}", err=True)
         sys.exit(2)

@@ -22,7 +22,8 @@ from ingest.patient_guard import PatientGuard
 from ingest.receipts import ReceiptSettings
 from ingest.registry import RegistryError, RegistryWatch
 from ingest.spool import SpoolSettings
-from tocsin.settings import ListenerSection, Settings, SettingsError
+from tocsin.settings import Settings, SettingsError
+from tocsin.settings_sections import ListenerSection
 from tocsin.source_stage import CollectorVoice
 
 log = cast("structlog.stdlib.BoundLogger", structlog.get_logger())
@@ -132,7 +133,7 @@ async def collect(
     voice: CollectorVoice,
     stop: threading.Event,
     bound: Future[dict[str, tuple[str, int]]],
-    dropped: Callable[[int], None],
+    seen: Callable[[Collector], None],
 ) -> None:
     """Listen until it is asked to stop, and say now and then what came.
 
@@ -141,15 +142,16 @@ async def collect(
         voice: Puts the collector's counts on the bus.
         stop: Set to end it; set by itself where the collector ends first.
         bound: Gets the addresses once all listeners are open.
-        dropped: Told the datagrams lost so far, here or in the kernel.
+        seen: Shown the collector every second, from its event loop.
     """
     await collector.start()
+    seen(collector)
     bound.set_result(dict(collector.addresses))
     work = asyncio.create_task(collector.run())
     stopped = asyncio.create_task(asyncio.to_thread(stop.wait))
     while not (work.done() or stopped.done()):
         await asyncio.wait({work, stopped}, timeout=1.0, return_when=asyncio.FIRST_COMPLETED)
-        dropped(sum(seen.dropped + seen.kernel_dropped for seen in collector.stats().listeners.values()))
+        seen(collector)
         voice.say_now_and_then(collector.stats())
     stop.set()
     try:

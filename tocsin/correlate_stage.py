@@ -7,14 +7,18 @@ is forgotten.
 Order: alerts and firings are durable before the position of the matches behind them is committed. What fired twice, on
 either side of a crash, has one id.
 
+Cuts. Alerts of plain rules go out as soon as their match is read. Correlations see a match only when all that lay on
+`tocsin.raw` at one moment, its cut, has been matched and read here (`tocsin.held_matches`): so it makes no difference
+how many workers match, which of them is behind or was killed, nor how what they found was cut into batches.
+
 Idle hospitals. A hospital's event time is moved by its matches; where none comes, "A and not B" and the last burst of a
 night would wait for ever. So time goes on by the clock, from the hospital's newest event, as far as is known that
-nothing is still on its way: up to the last moment of which everything received has been matched and read here.
+nothing is still on its way: up to the moment of the last cut.
 """
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -32,7 +36,8 @@ from detections.match import MATCH_SCHEMA
 from ingest.bus import TOPIC_ALERTS, TOPIC_FIRINGS, TOPIC_MATCHES, TOPIC_RAW, Bus, Message, Partition, Record
 from ingest.ipc import FrameDecodeError, decode_frame
 from storage.alert_codec import encode_alert
-from tocsin.correlation_state import Pace, faster, paces_of, read_back, rebuild
+from tocsin.correlation_state import Pace, faster, paces_of, published_of, read_back, rebuild
+from tocsin.held_matches import HeldMatches, Ready
 from tocsin.stages import DETECT_GROUP, PUBLISHED, RECORDS_A_STEP, next_offsets, quarantined
 from tocsin.tally import Flow, Tally
 
@@ -43,6 +48,14 @@ CORRELATE_GROUP: Final = "tocsin-correlate"
 REPORT: Final = timedelta(seconds=60)
 """How often what was not correlated is said, once for each hospital or rule."""
 
+MOST_CUTS: Final = 32
+"""Moments that may wait to be matched and read; while there are as many, none is added."""
+
+LONGEST_TICK: Final = timedelta(seconds=5)
+"""The most that one look adds to how long matches have waited: a process that stood still has not waited."""
+
+SLICE: Final = 50_000
+"""Matches given to the engine at once: what it holds of each is much larger than the match."""
 
 _BY_TENANT: Final = frozenset({"late", "future"})
 
@@ -72,13 +85,18 @@ class Correlating:
         rules: The correlations, and the rules that they silence.
         lateness: How much older than the hospital's newest event an event may be when it comes.
         max_groups: Bound of the groups held, of all partitions together.
-        idle: How often the clock moves the hospitals from which no match comes.
+        idle: How often a cut is made, which is also how often the clock moves hospitals from which no match comes.
+        patience: How long a match waits for its cut at most. A worker that was killed is replaced within the session
+            timeout of the bus; one that is an hour behind must not keep all hospitals waiting.
+        held_bytes: Bound of the matches that wait.
     """
 
     rules: CorrelationSet = field(default_factory=CorrelationSet)
     lateness: timedelta = timedelta(seconds=5)
     max_groups: int = DEFAULT_MAX_GROUPS
     idle: timedelta = timedelta(seconds=2)
+    patience: timedelta = timedelta(seconds=60)
+    held_bytes: int = 128 * 1024 * 1024
 
 
 @dataclass(slots=True)
@@ -88,10 +106,11 @@ class _Share:
     correlator: Correlator
     paces: dict[str, Pace]
     told: Counters
+    held: HeldMatches = field(default_factory=HeldMatches)
 
 
 @dataclass(slots=True)
-class _Asked:
+class _Cut:
     """A moment, what the bus held of raw lines then, and what it held of matches once those lines were matched."""
 
     at: datetime
@@ -130,7 +149,9 @@ class CorrelateStage:
         self._shares: dict[Partition, _Share] = {}
         self._gained: dict[Partition, int] = {}
         self._read: dict[Partition, int] = {}
-        self._asked: _Asked | None = None
+        self._committed: dict[Partition, int] = {}
+        self._cuts: deque[_Cut] = deque()
+        self._waited = timedelta()
         self._checked = self._reported = clock()
         # Asked before the subscription, which may ask `_gain` at once
         self._partitions = max(1, len(bus.ends([TOPIC_MATCHES]))) if self._rules.rules else 1
@@ -142,18 +163,34 @@ class CorrelateStage:
         self._follow_assignment()
         if self._rules.rules:  # what came from a partition that has left is the next owner's
             records = [record for record in records if record.place in self._shares]
-        messages, fired = self._take(records)
-        if records or fired:
-            self._publish(messages, fired)
         if records:
+            self._publish(self._take(records), [])
+        if self._rules.rules:
             self._read |= next_offsets(records)
+            passed = self._clock() - self._checked
+            if passed >= self._how.idle:
+                self._checked = self._clock()
+                self._waited += min(passed, LONGEST_TICK)
+                self._let_time_pass()
+                self._tally.hold(sum(share.correlator.groups for share in self._shares.values()))
+            self._end_waiting()
+            self._commit()
+        elif records:
             self._subscription.commit(next_offsets(records))
-        if self._rules.rules and self._clock() - self._checked >= self._how.idle:
-            self._checked = self._clock()
-            self._let_time_pass()
         if self._clock() - self._reported >= REPORT:
             self._report()
         return len(records)
+
+    def _commit(self) -> None:
+        """Commit what was read, up to the first match that still waits."""
+        ends = {}
+        for partition, share in self._shares.items():
+            waits = share.held.first()
+            ends[partition] = self._read[partition] if waits is None else waits
+        moved = {partition: end for partition, end in ends.items() if end > self._committed[partition]}
+        if moved:
+            self._subscription.commit(moved)
+            self._committed |= moved
 
     def _gain(self, partition: Partition) -> int | None:
         """A partition comes: note from where on it is read, and so up to where it must be read back."""
@@ -169,8 +206,10 @@ class CorrelateStage:
         for partition in self._shares.keys() - mine | self._shares.keys() & self._gained.keys():
             self._report()
             del self._shares[partition]
+            self._read.pop(partition, None)
+            self._committed.pop(partition, None)
         for partition in sorted(mine & self._gained.keys(), key=lambda place: place.partition):
-            self._read[partition] = self._gained.pop(partition)
+            self._read[partition] = self._committed[partition] = self._gained.pop(partition)
             self._shares[partition] = self._share(partition, self._read[partition])
 
     def _share(self, partition: Partition, position: int) -> _Share:
@@ -183,6 +222,7 @@ class CorrelateStage:
         found = read_back(self._bus, partition, position, self._rules.rules, self._needed, reach, self._clock())
         for matches in found.matches:
             self._memory.add(matches)
+        self._memory.add_restored(found.firings, {rule.id: rule for rule in self._rules.rules})
         rebuild(correlator, found)
         if found.records:
             matches_read = sum(matches.height for matches in found.matches)
@@ -196,36 +236,44 @@ class CorrelateStage:
             )
         return _Share(correlator, found.paces, correlator.counters)
 
-    def _take(self, records: Sequence[Record]) -> tuple[list[Message], list[Correlation]]:
-        """Records to the messages of what cannot be read and of plain alerts, and to the correlations that fired."""
+    def _take(self, records: Sequence[Record]) -> list[Message]:
+        """Records to the messages of what cannot be read and of plain alerts; what correlations look at waits."""
         messages: list[Message] = []
-        frames: dict[Partition, list[pl.DataFrame]] = {}
+        frames: dict[Partition, dict[int, pl.DataFrame]] = {}
         for record in records:
             try:
-                frames.setdefault(record.place, []).append(decode_frame(record.value, MATCH_SCHEMA))
+                frames.setdefault(record.place, {})[record.offset] = decode_frame(record.value, MATCH_SCHEMA)
             except FrameDecodeError as error:
                 self._tally.add(Flow.QUARANTINED, 1)
                 messages.append(quarantined(record, str(error)))
-        fired: list[Correlation] = []
         for partition, parts in frames.items():
-            matches = pl.concat(parts)
+            matches = pl.concat(parts.values())
             alerts = list(correlate(matches, self._rules.silenced))
             self._tally.add(Flow.ALERTS, len(alerts))
             self._tally.add(Flow.SILENCED, matches.height - len(alerts))
             messages += [Message(TOPIC_ALERTS, alert.tenant, encode_alert(alert)) for alert in alerts]
             if partition in self._shares:
-                fired += self._feed(self._shares[partition], matches.filter(pl.col("rule_id").is_in(self._needed)))
-        return messages, fired
+                needed = pl.col("rule_id").is_in(self._needed)
+                wanted = {offset: part.filter(needed) for offset, part in parts.items()}
+                published = published_of([record for record in records if record.place == partition])
+                self._shares[partition].held.add(wanted, self._clock(), self._waited, published)
+        return messages
 
-    def _feed(self, share: _Share, matches: pl.DataFrame) -> list[Correlation]:
-        if matches.is_empty():
+    def _feed(self, share: _Share, ready: Sequence[Ready]) -> list[Correlation]:
+        """Give the engine what waits no more: in the order of event time, as within a lateness it came by chance."""
+        if not ready:
             return []
-        self._memory.add(matches)
-        for tenant, pace in paces_of(matches, self._clock()).items():
-            share.paces[tenant] = faster(share.paces.get(tenant), pace)
-        return share.correlator.feed(matches)
+        for part in ready:
+            self._memory.add(part.matches)
+            for tenant, pace in paces_of(part.matches, part.read).items():
+                share.paces[tenant] = faster(share.paces.get(tenant), pace)
+        matches = pl.concat([part.matches for part in ready])
+        in_time = matches.sort(pl.min_horizontal("timestamp", "received"), maintain_order=True)
+        return [fired for part in in_time.iter_slices(SLICE) for fired in share.correlator.feed(part)]
 
     def _publish(self, messages: Sequence[Message], fired: Sequence[Correlation]) -> None:
+        if not messages and not fired:
+            return
         self._memory.add_firings(fired)
         headers = {PUBLISHED: self._clock().isoformat()}
         answers = [*messages]
@@ -242,27 +290,55 @@ class CorrelateStage:
         self._tally.add(Flow.CORRELATIONS, heard)
 
     def _let_time_pass(self) -> None:
-        """Move each hospital's event time on, as far as all that was received by then has been matched and read."""
-        if self._asked is None:
-            self._asked = _Asked(self._clock(), self._bus.ends([TOPIC_RAW]))
-        if self._asked.matches is None:
-            matched = self._bus.committed(DETECT_GROUP, [TOPIC_RAW])
-            if any(matched.get(partition, 0) < end for partition, end in self._asked.raw.items()):
-                return
-            # Detect publishes before it commits, so this holds what follows from those lines.
-            self._asked.matches = self._bus.ends([TOPIC_MATCHES])
-        if not self._has_read(self._asked.matches):
-            return
-        horizon, self._asked = self._asked.at, None
-        fired = [
-            correlation
-            for share in self._shares.values()
-            for tenant, pace in share.paces.items()
-            for correlation in share.correlator.advance(tenant, pace.at(horizon))
-        ]
-        if fired:
+        """Correlate what lies within the newest cut that is complete, and move each hospital's time on to it."""
+        if len(self._cuts) < MOST_CUTS:
+            self._cuts.append(_Cut(self._clock(), self._bus.ends([TOPIC_RAW])))
+        complete = self._complete()
+        if complete is not None:
+            fired = [
+                fired for share in self._shares.values() for fired in self._feed(share, share.held.within(complete.raw))
+            ]
+            fired += [
+                correlation
+                for share in self._shares.values()
+                for tenant, pace in share.paces.items()
+                for correlation in share.correlator.advance(tenant, pace.at(complete.at))
+            ]
             self._publish([], fired)
-        self._tally.settle(horizon)
+            self._tally.settle(complete.at)
+
+    def _complete(self) -> _Cut | None:
+        """The newest cut of which everything is matched and read; it and those before it are done with."""
+        matched = self._bus.committed(DETECT_GROUP, [TOPIC_RAW])
+        ends: Mapping[Partition, int] | None = None
+        for cut in self._cuts:
+            if cut.matches is None:
+                if any(matched.get(partition, 0) < end for partition, end in cut.raw.items()):
+                    break
+                # Asked after `matched`, and detect publishes before it commits: what follows from those lines is before
+                ends = ends or self._bus.ends([TOPIC_MATCHES])
+                cut.matches = ends
+        complete: _Cut | None = None
+        while self._cuts and (wanted := self._cuts[0].matches) is not None and self._has_read(wanted):
+            complete = self._cuts.popleft()
+        return complete
+
+    def _end_waiting(self) -> None:
+        """Let go of matches that have waited enough, and of the oldest where more wait than there is room for."""
+        patience, shares = self._how.patience, self._shares.values()
+        for share in shares:
+            self._publish([], self._feed(share, share.held.published_before(patience)))
+            self._let_go(share, share.held.older(self._waited - patience))
+        while sum(share.held.bytes for share in shares) > self._how.held_bytes:
+            fullest = max(shares, key=lambda share: share.held.bytes)
+            self._let_go(fullest, fullest.held.oldest())
+
+    def _let_go(self, share: _Share, ready: Sequence[Ready]) -> None:
+        """Correlate matches whose cut is not complete: if others of their time come later, those may be late."""
+        if ready:
+            count = sum(part.matches.height for part in ready)
+            log.warning("matches are correlated without waiting for those that detect has yet to find", count=count)
+            self._publish([], self._feed(share, ready))
 
     def _has_read(self, ends: Mapping[Partition, int]) -> bool:
         """Whether our partitions were read up to there: under steady load the lag is hardly ever nought."""
@@ -272,9 +348,9 @@ class CorrelateStage:
     def _report(self) -> None:
         """Count and say what was not correlated since the last time: never in silence, and not for each match."""
         self._reported = self._clock()
-        if self._asked is not None and self._reported - self._asked.at > REPORT:
-            waits_for = "detect" if self._asked.matches is None else "correlate"
-            log.warning("time stands still for idle hospitals", since=self._asked.at.isoformat(), waits_for=waits_for)
+        if self._cuts and self._reported - self._cuts[0].at > REPORT:
+            waits_for = "detect" if self._cuts[0].matches is None else "correlate"
+            log.warning("time stands still for idle hospitals", since=self._cuts[0].at.isoformat(), waits_for=waits_for)
         for share in self._shares.values():
             now, before = share.correlator.counters, share.told
             share.told = now

@@ -38,6 +38,10 @@ LONGEST_STEP: Final = 256
 CLOCKS_APART: Final = timedelta(minutes=5)
 """How far the clocks of the machines that collect and detect may be apart; only more is read for it."""
 
+AHEAD: Final = timedelta(minutes=5)
+AHEAD_RECORDS: Final = 4096
+"""How far the matches ahead are looked at: more than whoever held the partition may have correlated of them."""
+
 T = TypeVar("T")
 
 
@@ -76,6 +80,7 @@ class Readback:
 
     Attributes:
         matches: Frames of those that are needed, oldest first.
+        ahead: Tenant -> the earliest time of a match from the position on.
         paces: Tenant -> how far it had come.
         firings: Correlations that had fired.
         records: How many records were read for it.
@@ -83,8 +88,14 @@ class Readback:
 
     matches: list[pl.DataFrame] = field(default_factory=list)
     paces: dict[str, Pace] = field(default_factory=dict)
+    ahead: dict[str, datetime] = field(default_factory=dict)
     firings: list[Firing] = field(default_factory=list)
     records: int = 0
+
+    def floor(self, tenant: str, reach: timedelta) -> datetime:
+        """The time from which a hospital's matches and firings are of use."""
+        reached = self.paces[tenant].reached
+        return min(reached, self.ahead.get(tenant, reached)) - reach - MAX_SKEW
 
 
 def read_back(
@@ -110,16 +121,16 @@ def read_back(
     Raises:
         BusError: The bus cannot be asked.
     """
-    found = Readback()
+    found = Readback(ahead=_ahead(bus, partition, position, needed))
     newest: datetime | None = None
     for records in _steps(bus, partition, position):
         found.records += len(records)
         matches = _wanted(records, needed)
         for tenant, pace in paces_of(matches, now).items():
             found.paces[tenant] = faster(found.paces.get(tenant), pace)
-        published = _published(records) or _newest_received(matches)
+        published = published_of(records) or _newest_received(matches)
         newest = newest or published
-        useful = matches.filter(pl.col("timestamp") >= _floor(matches, found.paces, reach))
+        useful = matches.filter(pl.col("timestamp") >= _floor(matches, found, reach))
         if useful.height:
             found.matches.insert(0, useful)
         elif published is not None and newest is not None and published < newest - reach - CLOCKS_APART:
@@ -133,11 +144,12 @@ def rebuild(correlator: Correlator, found: Readback) -> None:
     """Bring a new correlator to where the one before it was.
 
     All matches at once: what was read live in one step may lie in two steps of the way back, and would be late in the
-    second. Within one frame nothing is.
+    second. Within one frame nothing is. Time goes no further than to the earliest match ahead: workers put on the bus
+    what they find each at its own pace, and that match may have been correlated with later ones that lie before it.
     """
     correlator.restore(found.firings)
     if found.matches:
-        correlator.replay(pl.concat(found.matches))
+        correlator.replay(pl.concat(found.matches), found.ahead)
     correlator.resume()
 
 
@@ -153,6 +165,23 @@ def _steps(bus: Bus, partition: Partition, end: int) -> Iterator[list[Record]]:
         size = min(2 * size, LONGEST_STEP)
 
 
+def _ahead(bus: Bus, partition: Partition, position: int, needed: Sequence[str]) -> dict[str, datetime]:
+    """The earliest time of each hospital's matches from a position on."""
+    earliest: dict[str, datetime] = {}
+    first: datetime | None = None
+    end = min(bus.ends([partition.topic]).get(partition, position), position + AHEAD_RECORDS)
+    for start in range(position, end, LONGEST_STEP):
+        records = bus.read(partition, start, min(start + LONGEST_STEP, end))
+        times = _wanted(records, needed).select("tenant", pl.min_horizontal("timestamp", "received").alias("time"))
+        for tenant, time in times.drop_nulls().group_by("tenant").agg(pl.col("time").min()).iter_rows():
+            earliest[tenant] = min(time, earliest.get(tenant, time))
+        published = published_of(records)
+        first = first or published
+        if published is not None and first is not None and published > first + AHEAD:
+            break
+    return earliest
+
+
 def _wanted(records: Sequence[Record], needed: Sequence[str]) -> pl.DataFrame:
     frames = [pl.DataFrame(schema=MATCH_SCHEMA)]
     for record in records:
@@ -163,16 +192,17 @@ def _wanted(records: Sequence[Record], needed: Sequence[str]) -> pl.DataFrame:
     return pl.concat(frames)
 
 
-def _floor(matches: pl.DataFrame, paces: dict[str, Pace], reach: timedelta) -> pl.Series:
+def _floor(matches: pl.DataFrame, found: Readback, reach: timedelta) -> pl.Series:
     """For each match the time from which its hospital's matches are of use.
 
     A date in the future is corrected by the engine to that of the reception; nothing of the last minute is left out.
     """
-    floors = {tenant: pace.reached - reach - MAX_SKEW for tenant, pace in paces.items()}
+    floors = {tenant: found.floor(tenant, reach) for tenant in found.paces}
     return matches["tenant"].replace_strict(floors, default=None, return_dtype=MATCH_SCHEMA["timestamp"])
 
 
-def _published(records: Sequence[Record]) -> datetime | None:
+def published_of(records: Sequence[Record]) -> datetime | None:
+    """When the newest of these was put on the bus; None where none says."""
     times = [time for record in records if (time := _time_of(record.headers.get(PUBLISHED))) is not None]
     return max(times, default=None)
 
@@ -194,7 +224,7 @@ def _firings(
     bus: Bus, found: Readback, rules: dict[str, CorrelationRule], newest: datetime, reach: timedelta
 ) -> list[Firing]:
     """The correlations that fired, of all hospitals, as far back as one of them may matter."""
-    floors = {tenant: pace.reached - reach - MAX_SKEW for tenant, pace in found.paces.items()}
+    floors = {tenant: found.floor(tenant, reach) for tenant in found.paces}
     firings: list[Firing] = []
     for partition, end in bus.ends([TOPIC_FIRINGS]).items():
         for records in _steps(bus, partition, end):
@@ -205,7 +235,7 @@ def _firings(
                 if firing.timestamp >= floors.get(firing.tenant, newest - reach - CLOCKS_APART)
             ]
             firings += useful
-            published = _published(records)
+            published = published_of(records)
             if not useful and published is not None and published < newest - reach - CLOCKS_APART:
                 break
     return firings

@@ -18,15 +18,20 @@ import structlog
 
 from ingest.bus import BusError
 from storage.errors import StorageError
+from tocsin.foreseen import FORESEEN
 from tocsin.stages import Stage
 
 log = structlog.get_logger()
 
 POLL_SECONDS: Final = 0.25
 LAG_SECONDS: Final = 1.0
-SOUND_SECONDS: Final = 20.0
+SOUND_SECONDS: Final = 10.0
+"""Without an error, after which a stage works again: twice the time in which `detect` fills the lake once."""
+
 FIRST_PAUSE: Final = 0.25
-LONGEST_PAUSE: Final = 15.0
+LONGEST_PAUSE: Final = 5.0
+"""Seconds to the next attempt: it doubles from the first to the longest."""
+
 PASSING_ERRORS: Final = (BusError, StorageError)
 """What a stage may meet and get over: something outside the process does not answer."""
 
@@ -47,7 +52,11 @@ class Crew:
         return member
 
     def _ended(self, member: Future[None]) -> None:
-        if member.exception() is not None:
+        error = None if member.cancelled() else member.exception()
+        if error is not None:
+            # What is foreseen is said once, in one line, by whoever ends the process
+            if not isinstance(error, FORESEEN):
+                log.critical("a thread ends by an error, and the process with it", exc_info=error)
             self.stop.set()
 
     def join(self) -> None:
@@ -64,6 +73,15 @@ class Crew:
 
 class Watch(Protocol):
     """Who is told how a stage fares, from the stage's own thread."""
+
+    def beginning(self, stage: str) -> None:
+        """It is being made, or made anew."""
+
+    def stepped(self, stage: str, records: int) -> None:
+        """It has ended a step, in which it read so many records."""
+
+    def ended(self, stage: str) -> None:
+        """It was asked to end, and has."""
 
     def lag(self, stage: str, records: int) -> None:
         """Records it has yet to read."""
@@ -89,26 +107,53 @@ def run_stage(
         clock: Seconds, monotonic.
     """
     pause = FIRST_PAUSE
+    told = Failing(name, watch)
     while not stop.is_set():
         begun = clock()
+        watch.beginning(name)
         try:
             with closing(make()) as stage:
-                _step(name, stage, stop, watch, clock)
+                _step(name, stage, stop, watch, told, clock)
         except PASSING_ERRORS as error:
             # A stage that reads well and fails at each commit is not sound: only time without an error is.
             pause = FIRST_PAUSE if clock() - begun > SOUND_SECONDS else min(pause * 2, LONGEST_PAUSE)
-            log.error("stage pauses", stage=name, seconds=pause, error=str(error))  # noqa: TRY400 - foreseen
-            watch.failing(name, str(error))
+            told.fails(error, pause)
             stop.wait(pause)
+    watch.ended(name)
 
 
-def _step(name: str, stage: Stage, stop: threading.Event, watch: Watch, clock: Callable[[], float]) -> None:
+class Failing:
+    """What is said of a stage that fails: once when it begins, or fails of something else, and when it is over."""
+
+    def __init__(self, stage: str, watch: Watch) -> None:
+        self._stage = stage
+        self._watch = watch
+        self._kind: type[BaseException] | None = None
+
+    def fails(self, error: Exception, pause: float) -> None:
+        """It has failed, and is made anew after so many seconds."""
+        say = log.debug if isinstance(error, self._kind or ()) else log.error
+        say("stage pauses, and tries until it can go on", stage=self._stage, seconds=pause, error=str(error))
+        self._kind = type(error)
+        self._watch.failing(self._stage, str(error))
+
+    def works(self) -> None:
+        """It has done so for a while without an error."""
+        if self._kind is not None:
+            log.info("stage works again", stage=self._stage)
+        self._kind = None
+        self._watch.failing(self._stage, None)
+
+
+def _step(
+    name: str, stage: Stage, stop: threading.Event, watch: Watch, told: Failing, clock: Callable[[], float]
+) -> None:
     begun, observed, sound = clock(), -LAG_SECONDS, False
     while not stop.is_set():
-        stage.step(POLL_SECONDS)
+        watch.stepped(name, stage.step(POLL_SECONDS))
         if clock() - observed >= LAG_SECONDS:
             observed = clock()
             watch.lag(name, stage.lag())
         if not sound and clock() - begun > SOUND_SECONDS:
             sound = True
-            watch.failing(name, None)
+            told.works()

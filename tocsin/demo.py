@@ -36,7 +36,8 @@ from tocsin.exercise_command import SEED, scenario_named
 from tocsin.exercise_scenario import ExerciseError
 from tocsin.languages import counted, gettext, in_language
 from tocsin.processes import Running, running
-from tocsin.settings import ListenerSection, Settings
+from tocsin.settings import Settings
+from tocsin.settings_sections import ListenerSection
 from tocsin.tally import Flow
 
 FOLDER: Final = Path(".demo")

@@ -25,6 +25,7 @@ from ingest.logsource import LogSource
 from ingest.visible import visible
 from storage.lake import Lake
 from tocsin.containment import parse_contained
+from tocsin.lake_place import lake_at, standing_lake
 from tocsin.languages import counted, gettext
 from tocsin.settings import load_settings
 
@@ -149,7 +150,7 @@ def event_options(*, required: bool) -> Callable[[Callable[..., None]], Callable
             if (lake_asked and event_paths) or (required and not lake_asked and not event_paths):
                 raise RuleError(gettext("say either --events PATH... or --lake"))
             must_exist(event_paths)
-            lake = _lake(lake_path or load_settings(config, os.environ).lake_path) if lake_asked else None
+            lake = _lake(lake_path, config) if lake_asked else None
             choice = EventChoice(event_paths, lake, _in_utc(since), _in_utc(until), tenants or None)
             command(choice=choice, **options)
 
@@ -203,11 +204,8 @@ def told_events(choice: EventChoice, seconds: float) -> str:
     )
 
 
-def _lake(folder: Path) -> Lake:
-    """The lake at a folder, which looking back must not make."""
-    if not folder.is_dir():
-        raise RuleError(gettext("{path}: no lake there").format(path=folder))
-    return Lake(folder)
+def _lake(folder: Path | None, config: Path | None) -> Lake:
+    return lake_at(folder) if folder else standing_lake(load_settings(config, os.environ))
 
 
 def _in_utc(moment: datetime | None) -> datetime | None:

@@ -21,7 +21,8 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from ingest.authority import PKCS12_PASSWORD, Issued, ServerCertificate
 from ingest.hospital import Hospital
-from tocsin.settings import ListenerSection, Settings
+from tocsin.settings import Settings
+from tocsin.settings_sections import ListenerSection
 
 TEMPLATES: Final = Path(__file__).parent / "bundle"
 SUFFIX: Final = ".j2"

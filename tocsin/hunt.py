@@ -39,11 +39,13 @@ from ingest.event_source import DECOMPRESSED_BYTES, ReadLimits, SourceBatch, Sou
 from ingest.formats.table import FORMATS
 from ingest.formats.times import UTC_ZONE
 from ingest.readings import Reading, Readings
+from storage.errors import LakeError
 from storage.lake import Lake
 from tocsin.containment import match_contained, parse_contained
 from tocsin.hunt_correlations import HuntedCorrelations, shown_correlations, shown_matches, wanted_rules
 from tocsin.hunt_correlations import hunted as hunted_correlations
 from tocsin.hunt_report import HuntPrinter, MatchLines, MatchTable
+from tocsin.lake_place import lake_at, standing_lake
 from tocsin.languages import gettext
 from tocsin.path_lists import PathListCommand
 from tocsin.rule_loading import load_rule_plan, user_cache
@@ -236,11 +238,11 @@ def _checked_zone(name: str | None) -> str | None:
     return name
 
 
-def _lake(folder: Path) -> Lake:
-    """The lake at a folder, which a hunt must not make."""
-    if not folder.is_dir():
-        raise HuntError(gettext("{path}: no lake there").format(path=folder))
-    return Lake(folder)
+def _lake(folder: Path | None, config: Path | None) -> Lake:
+    try:
+        return lake_at(folder) if folder else standing_lake(load_settings(config, os.environ))
+    except LakeError as error:
+        raise HuntError(str(error)) from error
 
 
 @click.command(cls=PathListCommand)
@@ -312,7 +314,7 @@ def hunt(
     for path in (*rule_paths, *event_paths):
         if not path.exists():
             raise HuntError(gettext("{path}: no such file or folder").format(path=path))
-    lake = None if event_paths else _lake(lake_path or load_settings(config, os.environ).lake_path)
+    lake = None if event_paths else _lake(lake_path, config)
     if as_json and isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(encoding="utf-8")  # whatever the terminal: JSON is UTF-8 (RFC 8259, section 8.1)
     printer = HuntPrinter(sys.stderr, MatchLines(sys.stdout) if as_json else MatchTable(sys.stdout))
@@ -341,7 +343,7 @@ def hunt(
         readings = Readings(others=Reading(time_zone or UTC_ZONE, format_name))
         found = hunt_files(plan, items, tally, events_of=hunted.run.needed, readings=readings)
     else:
-        found = iter(hunt_lake(plan, lake.read(), str(lake.path), tally, events_of=hunted.run.needed))
+        found = iter(hunt_lake(plan, lake.read(), lake.place.name, tally, events_of=hunted.run.needed))
     try:
         for item in with_correlations(found, hunted, tally):
             printer.item(item, tally)

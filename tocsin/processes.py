@@ -7,15 +7,13 @@ meet only on the bus, so it makes no difference to them.
 from __future__ import annotations
 
 import asyncio
-import tempfile
-import threading
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
-from pathlib import Path
+from functools import partial
 
 import structlog
 
@@ -27,18 +25,25 @@ from console.source_view import SourceBook
 from detections.correlation_set import CorrelationSet
 from detections.plan import Plan
 from ingest.adapters import AdapterError
-from ingest.bus import TOPIC_ALERTS, TOPIC_RAW, TOPIC_SOURCES, TOPICS, Bus, BusError, Partition
-from ingest.bus_embedded import EmbeddedBus
-from ingest.bus_kafka import KafkaBus, KafkaSettings
+from ingest.bus import TOPIC_ALERTS, TOPIC_RAW, TOPIC_SOURCES, Bus, Partition
+from ingest.collect import Collector
 from ingest.listeners import CollectError
 from ingest.registry import RegistryError
+from storage.alert_database import read_ahead
 from storage.alerts import AlertStore
-from storage.lake import Lake
 from storage.source_store import SourceStore
+from tocsin.alert_keeper import AlertKeeper, every
+from tocsin.buses import ENDING_SECONDS, open_bus, open_bus_later, start_retention
+from tocsin.chores import Chore, noting
 from tocsin.collecting import collect, collector_of, registry_of
 from tocsin.correlate_stage import CorrelateStage, Correlating
 from tocsin.crew import Crew, run_stage
+from tocsin.folders import make_folder
+from tocsin.health import serve_health
 from tocsin.known_sources import KnownSources
+from tocsin.lake_maintenance import maintenance_of
+from tocsin.lake_place import lake_of
+from tocsin.rewind import Rewind
 from tocsin.rule_set import RuleSource
 from tocsin.rule_texts import rule_texts
 from tocsin.rule_watch import NoRuleError, RenewedStage, RuleWatch
@@ -46,11 +51,10 @@ from tocsin.settings import Settings, SettingsError
 from tocsin.source_stage import CollectorVoice, SourceStage, unread_or_none
 from tocsin.stages import DetectStage, Flush, Stage, StoreStage
 from tocsin.tally import Flow, Tally
+from tocsin.topic_intakes import check_topics, intake_of
+from tocsin.vitals import Vitals
 
 log = structlog.get_logger()
-
-
-BUS_RETRY_SECONDS = 5.0
 
 
 class Role(StrEnum):
@@ -63,6 +67,10 @@ class Role(StrEnum):
 
 
 EVERY_ROLE = frozenset(Role)
+
+READ_AHEAD_SECONDS = 3.0
+MOST_THREADS = 24
+"""Of a process, beside those that collect from topics: what is begun beyond it would wait in silence."""
 
 
 @dataclass(slots=True)
@@ -79,23 +87,47 @@ class Running:
     lags: dict[str, int] = field(default_factory=dict)  # stage -> records it had yet to read, a second ago
     failures: dict[str, str] = field(default_factory=dict)  # stage -> why it pauses
     dropped: int = 0  # datagrams lost, here or in the kernel
+    vitals: Vitals = field(default_factory=lambda: Vitals("run"))
+    health_url: str | None = None
+
+    def __post_init__(self) -> None:
+        self.vitals.tally = self.tally
 
     @property
     def plan(self) -> Plan | None:
         """The rules at work, where this process detects."""
         return self.rules.current.plan if self.rules is not None and self.detecting else None
 
+    def stop(self) -> None:
+        """Ask all threads to end; returns at once."""
+        self.vitals.stopping = True
+        self.crew.stop.set()
+
     def reload_rules(self) -> None:
         """Have the rules read anew; returns at once."""
         if self.rules is not None:
             self.rules.ask()
 
+    def beginning(self, stage: str) -> None:
+        """See `Watch`."""
+        self.vitals.beginning(stage)
+
+    def stepped(self, stage: str, records: int) -> None:
+        """See `Watch`."""
+        self.vitals.stepped(stage, records)
+
+    def ended(self, stage: str) -> None:
+        """See `Watch`."""
+        self.vitals.ended(stage)
+
     def lag(self, stage: str, records: int) -> None:
         """See `Watch`."""
         self.lags[stage] = records
+        self.vitals.lag(stage, records)
 
     def failing(self, stage: str, reason: str | None) -> None:
         """See `Watch`."""
+        self.vitals.failing(stage, reason)
         if reason is None:
             self.failures.pop(stage, None)
         else:
@@ -105,9 +137,11 @@ class Running:
         """Why a change of the registry is not taken up; None once it is mended."""
         self.failing("registry", reason)
 
-    def lost(self, datagrams: int) -> None:
-        """Take note of the datagrams lost so far."""
-        self.dropped = datagrams
+    def collecting(self, collector: Collector) -> None:
+        """Take note of what the collector has done so far; a step of it has ended."""
+        self.vitals.collected(collector.stats(), collector.ledger.channels())
+        self.vitals.stepped("collect")
+        self.dropped = self.vitals.dropped
 
     def pulse(self) -> SystemPulse | None:
         """The state of this process, for the console's header; None where another process does the work."""
@@ -126,59 +160,6 @@ class Running:
         )
 
 
-def open_bus(settings: Settings) -> Bus:
-    """The bus that the settings name, with all topics there.
-
-    Raises:
-        BusError: It cannot be reached or opened.
-    """
-    bus = _bus_of(settings)
-    try:
-        bus.ensure_topics(TOPICS)
-    except BusError:
-        bus.close()
-        raise
-    return bus
-
-
-def _bus_of(settings: Settings) -> Bus:
-    section = settings.bus
-    bus: Bus
-    if section.kind == "embedded":
-        _make_folder(settings.bus_path.parent, "bus.path" if section.path else "data_dir")
-        bus = EmbeddedBus(settings.bus_path)
-    else:
-        bus = KafkaBus(KafkaSettings(**section.model_dump(exclude={"kind", "path"})))
-    return bus
-
-
-def _open_bus_later(settings: Settings, crew: Crew) -> Bus:
-    """The bus for who can do without it for now: a collector with a spool listens also while the bus is away."""
-    bus = _bus_of(settings)
-
-    def ensure(stop: threading.Event) -> None:
-        while not stop.is_set():
-            try:
-                return bus.ensure_topics(TOPICS)
-            except BusError as error:
-                log.error("the bus is away: lines wait on disk", error=str(error))  # noqa: TRY400 - foreseen
-                stop.wait(BUS_RETRY_SECONDS)
-        return None
-
-    crew.start(ensure)
-    return bus
-
-
-def _make_folder(folder: Path, key: str) -> None:
-    """Make a folder, or say which setting names a place where nothing can be written."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise SettingsError(f"{key}: nothing can be written in {folder}: {error.strerror}") from error
-
-
 def watch_rules(settings: Settings, here: Running, *, compiled: bool = True) -> RuleWatch:
     """The rules that the settings name; those that are refused are logged by file, line and reason.
 
@@ -194,42 +175,65 @@ def watch_rules(settings: Settings, here: Running, *, compiled: bool = True) -> 
 
 
 @contextmanager
-def running(settings: Settings, roles: frozenset[Role] = EVERY_ROLE) -> Iterator[Running]:
+def running(settings: Settings, roles: frozenset[Role] = EVERY_ROLE, *, from_start: bool = False) -> Iterator[Running]:
     """Start the roles, hand over what is running, and at the end stop it and make its work durable.
+
+    Args:
+        settings: Of all roles.
+        roles: What this process does.
+        from_start: Have `detect` begin at the beginning of the bus (`tocsin.rewind`).
 
     Raises:
         SettingsError: The settings leave a role without what it needs.
         BusError, StorageError, ListenError, ConsoleError: Something could not be opened: the port is in use, ...
     """
-    crew = Crew(len(Role) + 4)  # the intakes of alerts and of counts, the watch over the rules, and a bus that is late
-    here = Running(crew)
-    if roles & {Role.DETECT, Role.CORRELATE, Role.CONSOLE}:
-        here.rules = watch_rules(settings, here, compiled=bool(roles & {Role.DETECT, Role.CORRELATE}))
+    crew = Crew(MOST_THREADS + len(settings.collect.kafka))
+    here = Running(crew, vitals=Vitals(role_name(roles)))
     with ExitStack() as opened:
+        health = opened.enter_context(serve_health(settings, here.vitals))
+        here.health_url = None if health is None else health.url
+        if roles & {Role.DETECT, Role.CORRELATE, Role.CONSOLE}:
+            compiled = bool(roles & {Role.DETECT, Role.CORRELATE})
+            here.vitals.rules = here.rules = watch_rules(settings, here, compiled=compiled)
         patient = roles == {Role.COLLECT} and settings.collect.spool.max_bytes > 0
-        bus = opened.enter_context(closing(_open_bus_later(settings, crew) if patient else open_bus(settings)))
+        bus = opened.enter_context(closing(open_bus_later(settings, crew) if patient else open_bus(settings)))
+        here.vitals.bus = bus
         if Role.CONSOLE in roles:
-            here.store = _open_store(settings, opened)
+            here.vitals.store = here.store = _open_store(settings, opened)
             here.console_url = _open_console(settings, bus, here.store, here, opened)
         opened.callback(crew.join)
-        opened.callback(crew.stop.set)
+        opened.callback(here.stop)
+        opened.callback(bus.finish_within, ENDING_SECONDS)
         # from the end of the pipe to its beginning, so that nothing arrives before there is someone to read it
         if here.store is not None:
             store = here.store
             _check_same_bus(bus, TOPIC_ALERTS, _stored(bus, store), f"the alert store {settings.alerts_path}")
             _start_stage(here, StoreStage.name, lambda: StoreStage(bus, store, here.tally))
             _start_sources(settings, bus, here, store)
+            _start_keeper(settings, here, store)
         if here.rules is not None:
             here.crew.start(here.rules.run)
             if Role.CORRELATE in roles:
                 _start_correlate(settings, bus, here, here.rules)
             if Role.DETECT in roles:
-                _start_detect(settings, bus, here, here.rules)
+                _start_detect(settings, bus, here, here.rules, Rewind() if from_start else None)
+        if Role.DETECT in roles:
+            start_retention(settings, bus, crew)
+        if roles == EVERY_ROLE and settings.lake.maintenance_seconds:
+            _start_maintenance(settings, here)
         if Role.COLLECT in roles:
-            _start_collect(settings, bus, here)
+            _start_topics(settings, bus, here)
+            if settings.collect.listeners or not settings.collect.kafka:
+                _start_collect(settings, bus, here)
         if here.console_url:
             log.info("console ready", url=here.console_url)
+        here.vitals.ready = True
         yield here
+
+
+def role_name(roles: frozenset[Role]) -> str:
+    """What a process with these roles is called: the command that starts it."""
+    return "run" if roles == EVERY_ROLE else "+".join(sorted(roles))
 
 
 def _start_stage(here: Running, name: str, make: Callable[[], Stage]) -> None:
@@ -253,19 +257,29 @@ def _start_correlate(settings: Settings, bus: Bus, here: Running, rules: RuleWat
     _start_stage(here, name, lambda: RenewedStage(name, lambda: rules.current.correlations, make))
 
 
-def _start_detect(settings: Settings, bus: Bus, here: Running, rules: RuleWatch) -> None:
+def _start_detect(settings: Settings, bus: Bus, here: Running, rules: RuleWatch, rewind: Rewind | None) -> None:
     here.detecting = True
     here.tally.expect(listener.hospital for listener in settings.collect.listeners)
-    _make_folder(settings.lake_path / "events", "lake.path" if settings.lake.path else "data_dir")
-    lake = Lake(settings.lake_path)
-    _check_same_bus(bus, TOPIC_RAW, lake.held(TOPIC_RAW), f"the lake {settings.lake_path}")
+    lake = lake_of(settings)
+    _check_same_bus(bus, TOPIC_RAW, lake.held(TOPIC_RAW), f"the lake {lake.place.name}")
     section = settings.detect
     flush = Flush(section.flush_rows, section.flush_bytes, section.flush_seconds)
     known = _known_sources(settings, here)
     _start_stage(
         here,
         DetectStage.name,
-        lambda: DetectStage(bus, lake, lambda: rules.current.plan, here.tally, flush, readings=known),
+        lambda: DetectStage(bus, lake, lambda: rules.current.plan, here.tally, flush, readings=known, rewind=rewind),
+    )
+
+
+def _start_maintenance(settings: Settings, here: Running) -> None:
+    """Where one process does all; beside workers `tocsin lake maintain` is a process of its own."""
+    maintenance = maintenance_of(settings)
+    seconds = settings.lake.maintenance_seconds
+    here.crew.start(
+        lambda stop: maintenance.run(
+            stop, seconds, noting(settings.data_dir, Chore.MAINTAIN, partial(here.failing, "lake"))
+        )
     )
 
 
@@ -296,8 +310,21 @@ def _check_same_bus(bus: Bus, topic: str, held: Mapping[Partition, int], who: st
 
 
 def _open_store(settings: Settings, opened: ExitStack) -> AlertStore:
-    _make_folder(settings.alerts_path.parent, "alerts.path" if settings.alerts.path else "data_dir")
-    return opened.enter_context(closing(AlertStore(settings.alerts_path)))
+    make_folder(settings.alerts_path.parent, "alerts.path" if settings.alerts.path else "data_dir")
+    read_ahead(settings.alerts_path, READ_AHEAD_SECONDS)
+    return opened.enter_context(closing(AlertStore(settings.alerts_path, memory_limit=settings.alerts.memory_limit)))
+
+
+def _start_keeper(settings: Settings, here: Running, store: AlertStore) -> None:
+    section = settings.alerts
+    keeper = AlertKeeper(
+        store,
+        settings.backups_path.absolute(),
+        every(section.backup_hours),
+        section.backups_kept,
+        noting(settings.data_dir, Chore.BACKUP, partial(here.failing, "backup")),
+    )
+    here.crew.start(keeper.run)
 
 
 def _open_console(settings: Settings, bus: Bus, store: AlertStore, here: Running, opened: ExitStack) -> str:
@@ -335,15 +362,23 @@ def _start_sources(settings: Settings, bus: Bus, here: Running, alerts: AlertSto
     _start_stage(here, SourceStage.name, lambda: SourceStage.of(settings.silence, bus, alerts, here.tally, hospitals))
 
 
+def _start_topics(settings: Settings, bus: Bus, here: Running) -> None:
+    """The intakes from topics of a Kafka; each waits by itself for a cluster that is away."""
+    check_topics(settings)
+    for section in settings.collect.kafka:
+        make = partial(intake_of, settings, section, bus, here.failing_registry)
+        _start_stage(here, f"kafka {section.name}", make)
+
+
 def _start_collect(settings: Settings, bus: Bus, here: Running) -> None:
     collector = collector_of(settings, bus, here.failing_registry)
     bound: Future[dict[str, tuple[str, int]]] = Future()
     voice = CollectorVoice(bus, {listener.name: listener.hospital for listener in settings.collect.listeners})
-    collecting = here.crew.start(lambda stop: asyncio.run(collect(collector, voice, stop, bound, here.lost)))
+    collecting = here.crew.start(lambda stop: asyncio.run(collect(collector, voice, stop, bound, here.collecting)))
 
     def unblock(ended: Future[None]) -> None:
         if not bound.done():
             bound.set_exception(ended.exception() or CollectError("the collector ended before it listened"))
 
     collecting.add_done_callback(unblock)
-    here.listeners = bound.result()
+    here.vitals.listeners = here.listeners = bound.result()

@@ -61,6 +61,7 @@ class RuleWatch:
 
     Attributes:
         current: The rules at work. To be read once for what belongs together.
+        seconds: How long it took to read and compile them.
 
     Raises:
         RuleError: The rules cannot be loaded, or none runs.
@@ -75,6 +76,7 @@ class RuleWatch:
         self._asked = threading.Event()
         self._reason: str | None = None
         self._said: set[str] = set()
+        self.seconds = 0.0
         self._stamps: Stamps | None = _stamps(source)
         self.current = self._loaded(None)
         self._tell(self.current, None)
@@ -127,7 +129,8 @@ class RuleWatch:
                 _log_refusal(refusal)
             paths = ", ".join(map(str, self._source.paths)) or "an empty list"
             raise NoRuleError(f"rules: there is no rule that runs in {paths}")
-        log.debug("rules read", seconds=round(time.monotonic() - started, 3))
+        self.seconds = time.monotonic() - started
+        log.debug("rules read", seconds=round(self.seconds, 3))
         return rules
 
     def _take_up(self, rules: RuleSet, *, asked: bool) -> bool:

@@ -32,9 +32,9 @@ from ingest.source_counts import COUNTS_SCHEMA, OTHER
 from storage.alerts import AlertStore
 from storage.source_store import SourceStore
 from tocsin.audit import Audit
-from tocsin.settings import SilenceSection
+from tocsin.settings_sections import SilenceSection
 from tocsin.silence_watch import SilenceWatch
-from tocsin.stages import DETECT_GROUP, next_offsets, quarantined
+from tocsin.stages import DETECT_GROUP, first_unread, next_offsets, quarantined
 from tocsin.tally import Flow, Tally
 
 log = structlog.get_logger()
@@ -76,7 +76,7 @@ class SourceStage:
         self._clock = clock
         self._pruned: datetime | None = None
         self._audit = Audit(bus, store)
-        self._subscription = bus.subscribe(SOURCES_GROUP, [TOPIC_SOURCES], start_at=position)
+        self._subscription = bus.subscribe(SOURCES_GROUP, [TOPIC_SOURCES], start_at=first_unread(position))
 
     @classmethod
     def of(

@@ -25,8 +25,8 @@ from ingest.registry import read_registry
 from ingest.visible import visible
 from storage.errors import StoreError
 from storage.source_store import IN_FLIGHT, SourceStore
+from tocsin.buses import open_bus
 from tocsin.languages import N_, counted, gettext, number
-from tocsin.processes import open_bus
 from tocsin.settings import Settings, SettingsError
 from tocsin.settings_options import settings_from, settings_options
 from tocsin.source_stage import unread_records

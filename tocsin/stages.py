@@ -14,7 +14,7 @@ A record that cannot be read goes to `tocsin.quarantine` with the reason, and do
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -34,19 +34,23 @@ from ingest.bus import (
     Partition,
     Position,
     Record,
+    StartAt,
 )
 from ingest.envelope import EVENT_ID, EventFrame
 from ingest.ipc import FrameDecodeError, encode_frame
-from ingest.readings import Readings
+from ingest.rawbatch import BATCH_FORMAT
+from ingest.readings import Readings, offered_first
 from ingest.source_counts import count_messages, count_quarantined, count_sources
 from storage.alert import Alert
 from storage.alert_codec import decode_alert
 from storage.alerts import AlertStore
-from storage.errors import AlertDecodeError
+from storage.errors import AlertDecodeError, StorageError
 from storage.lake import Lake
 from tocsin.containment import match_contained, parse_contained
+from tocsin.raw_poll import poll_step
 from tocsin.resends import Resends, unrepeated
-from tocsin.tally import Counted, Flow, Tally, count
+from tocsin.rewind import Rewind
+from tocsin.tally import Counted, Flow, Measure, Tally, count
 
 log = structlog.get_logger()
 
@@ -56,11 +60,18 @@ PLACE: Final = "\x00place"
 DETECT_GROUP: Final = "tocsin-detect"
 """The group that reads `tocsin.raw`: what it has committed is matched, published and in the lake."""
 
+STORE_GROUP: Final = "tocsin-console"
+"""The group that reads `tocsin.alerts`."""
+
 PUBLISHED: Final = "published"
 """Header of matches and firings: when they were put on the bus (ISO 8601), so that they can be found again by time."""
 
 RECORDS_A_STEP: Final = 64
-"""Bus records read at once: with batches of 4,000 lines, about a quarter of a million lines at most."""
+"""Bus records read at once."""
+
+BYTES_A_PASS: Final = 16 * 1024 * 1024
+"""About how much of what was read is unpacked, parsed and matched at once: a record that is small on the bus may hold
+a thousand times as much, and parsing takes several times the memory of the lines."""
 
 
 MESSAGE_BYTES: Final = 1 << 20
@@ -133,6 +144,7 @@ class DetectStage:
     Args:
         plan: The rules, or what gives those of the next batch.
         readings: Gives what is known of the sources of the next batch.
+        rewind: To begin at the beginning of the bus.
     """
 
     name = "detect"
@@ -146,6 +158,7 @@ class DetectStage:
         flush: Flush,
         clock: Callable[[], float] = time.monotonic,
         readings: Callable[[], Readings | None] = lambda: None,
+        rewind: Rewind | None = None,
     ) -> None:
         self._bus = bus
         self._readings = readings
@@ -155,51 +168,87 @@ class DetectStage:
         self._clock = clock
         self._resends = Resends(bus)
         self._writer = lake.writer()
+        self._done: dict[Partition, int] = {}
+        self._uncommitted: set[Partition] = set()
         self._waiting: list[Counted] = []
         self._sources: list[pl.DataFrame] = []
         self._records = 0
         self._oldest = 0.0
-        self._subscription = bus.subscribe(DETECT_GROUP, [TOPIC_RAW])
+        self._refused = False
+        self._writer.check()  # what is read while the lake takes nothing would be matched and published again and again
+        self._rewind = rewind
+        self._subscription = bus.subscribe(DETECT_GROUP, [TOPIC_RAW], None if rewind is None else rewind.start_at)
 
     def step(self, timeout: float) -> int:
         """Read, match and publish; write the lake when enough waits or it has waited long enough."""
-        records = self._subscription.poll(timeout, RECORDS_A_STEP)
-        if records:
-            self._take(records)
+        records = poll_step(self._subscription, timeout, RECORDS_A_STEP)
+        if self._rewind is not None:
+            self._rewind.keep(self._subscription)
+        waiting = iter(records)
+        while taken := self._take(waiting):
+            if not self._records:
+                self._oldest = self._clock()
+            self._records += len(taken)
+            self._uncommitted |= {record.place for record in taken}
+            if self._due():
+                self._flush()
         if self._due():
             self._flush()
         return len(records)
 
-    def _take(self, records: Sequence[Record]) -> None:
-        raw: list[pl.DataFrame] = []
+    def _take(self, waiting: Iterator[Record]) -> list[Record]:
+        """Match the next records, up to about `BYTES_A_PASS`; those that were taken.
+
+        A partition that left and came back begins at the last commit: what waits for the lake here, or is there now, is
+        neither matched nor counted anew, but committed.
+        """
+        taken: list[Record] = []
+        records: list[Record] = []
+        raw: dict[str, list[pl.DataFrame]] = {}  # by the format that the channel names, if any
         again: list[str] = []
-        known = 0
+        known, size = 0, 0
         unreadable: list[Message] = []
         unread: list[Record] = []
-        for record in records:
+        for record in waiting:
+            taken.append(record)
+            if record.offset < self._done.get(record.place, 0):
+                continue
+            records.append(record)
             try:
                 sifted = self._resends.read(record)
             except FrameDecodeError as error:
                 unreadable.append(quarantined(record, str(error)))
                 unread.append(record)
                 continue
-            raw.append(sifted.rows)
+            raw.setdefault(record.headers.get(BATCH_FORMAT, ""), []).append(sifted.rows)
             again += sifted.again
             known += sifted.known
-        frames = parse_contained(pl.concat(raw), self._readings()) if raw else []
+            size += int(sifted.rows.estimated_size())
+            if size >= BYTES_A_PASS:
+                break
+        if not records:
+            return taken
+        frames = self._parse(raw)
         matches = self._match(unrepeated(frames, again))
         self._bus.publish([*unreadable, *match_messages(matches, datetime.now(UTC))])
         self._tally.add(Flow.QUARANTINED, len(unreadable))
         self._tally.add(Flow.TWICE, known)
         self._tally.add(Flow.AGAIN, len(again))
         self._tally.add(Flow.MATCHES, sum(found.height for found in matches))
-        if not self._records:
-            self._oldest = self._clock()
         for position, events in by_record(frames, records):
             self._writer.add(events, position)
-        self._records += len(records)
         self._waiting += count(frames)
         self._sources += [count_sources(frames, again, records), count_quarantined(unread, datetime.now(UTC))]
+        self._done |= next_offsets(records)
+        return taken
+
+    def _parse(self, raw: Mapping[str, Sequence[pl.DataFrame]]) -> list[EventFrame]:
+        readings = self._readings() if raw else None
+        return [
+            frame
+            for name, rows in raw.items()
+            for frame in parse_contained(pl.concat(rows), offered_first(readings, name))
+        ]
 
     def _match(self, frames: Iterable[EventFrame]) -> list[pl.DataFrame]:
         found: list[pl.DataFrame] = []
@@ -224,9 +273,18 @@ class DetectStage:
 
         What came from whom is said before the commit, so that no record goes without; who adds it up knows records.
         """
-        durable = self._writer.flush()
+        begun, rows = time.perf_counter(), self._writer.buffered_rows
+        try:
+            self._writer.flush()
+        except StorageError:
+            self._refused = True
+            self._tally.add(Flow.UNFLUSHED, 1)
+            raise
+        self._tally.measure(Measure.FLUSH_SECONDS, [time.perf_counter() - begun])
+        self._tally.measure(Measure.FLUSH_ROWS, [rows])
         self._bus.publish(count_messages(self._sources))
-        self._subscription.commit(durable)
+        self._subscription.commit({place: self._done[place] for place in self._uncommitted})
+        self._uncommitted.clear()
         self._tally.count(self._waiting)
         self._waiting, self._sources, self._records = [], [], 0
 
@@ -235,9 +293,9 @@ class DetectStage:
         return self._subscription.lag() + self._records
 
     def close(self) -> None:
-        """Write what waits for the lake, commit, and leave."""
+        """Write what waits for the lake, unless that has just refused it, commit, and leave."""
         try:
-            if self._records:
+            if self._records and not self._refused:
                 self._flush()
         finally:
             self._subscription.close()
@@ -271,6 +329,15 @@ def parts_within(frame: pl.DataFrame, limit: int) -> Iterator[pl.DataFrame]:
     yield from parts_within(frame[half:], limit)
 
 
+def first_unread(stored: StartAt) -> Callable[[Partition], int]:
+    """Where to read on: at what is stored, and where nothing is, at the beginning.
+
+    A store that was begun anew must not start where the group of the one before it stood. Where retention has deleted
+    the beginning, the bus goes on at the earliest record.
+    """
+    return lambda partition: stored(partition) or 0
+
+
 class StoreStage:
     """Alerts into DuckDB. The offset that counts is the one stored with the rows, not the bus's."""
 
@@ -280,7 +347,7 @@ class StoreStage:
         self._bus = bus
         self._tally = tally
         self._store = store
-        self._subscription = bus.subscribe("tocsin-console", [TOPIC_ALERTS], start_at=store.position)
+        self._subscription = bus.subscribe(STORE_GROUP, [TOPIC_ALERTS], start_at=first_unread(store.position))
 
     def step(self, timeout: float) -> int:
         """Read alerts and store them with their offsets in one transaction."""
@@ -297,11 +364,20 @@ class StoreStage:
         if unreadable:
             self._bus.publish(unreadable)
         ends = next_offsets(records)
-        self._store.record(alerts, ends)
+        if self._store.record(alerts, ends):
+            self._measure(alerts)
         self._tally.add(Flow.QUARANTINED, len(unreadable))
         self._tally.add(Flow.STORED, len(alerts))
         self._subscription.commit(ends)
         return len(records)
+
+    def _measure(self, alerts: Sequence[Alert]) -> None:
+        """Note how long alerts took from the line received. Those known before are few: a batch read again has none."""
+        now = datetime.now(UTC)
+        waits = [(bool(alert.evidence), (now - alert.received).total_seconds()) for alert in alerts]
+        self._tally.measure(Measure.ALERT_SECONDS, [max(0.0, wait) for correlated, wait in waits if not correlated])
+        self._tally.measure(Measure.CORRELATION_SECONDS, [max(0.0, wait) for correlated, wait in waits if correlated])
+        self._tally.alerted(alert.level for alert in alerts)
 
     def lag(self) -> int:
         """Records waiting on `tocsin.alerts`."""

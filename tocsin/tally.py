@@ -6,11 +6,13 @@ One tally is shared by the threads of a process. Counting is per batch, not per 
 from __future__ import annotations
 
 import threading
+from bisect import bisect_left
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
+from typing import Final
 
 import polars as pl
 
@@ -33,6 +35,41 @@ class Flow(StrEnum):
     TWICE = "twice"  # lines left out because their batch was published twice
     AGAIN = "again"  # lines that a sender sent again: kept and marked, and not matched again
     UNMATCHED = "unmatched"  # events that the rules could not be tried on, by a defect
+    UNFLUSHED = "unflushed"  # flushes of the lake that failed, and are done again
+
+
+class Measure(StrEnum):
+    """Things that are measured each time, and kept as histograms."""
+
+    FLUSH_SECONDS = "flush seconds"  # of what detect makes durable in the lake
+    FLUSH_ROWS = "flush rows"
+    ALERT_SECONDS = "alert seconds"  # from line received to alert stored, of a plain rule
+    CORRELATION_SECONDS = "correlation seconds"  # from last line received to alert stored, of a correlation
+
+
+BOUNDS: Final[Mapping[Measure, tuple[float, ...]]] = {
+    Measure.FLUSH_SECONDS: (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0),
+    Measure.FLUSH_ROWS: (1, 10, 100, 1_000, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000),
+    **dict.fromkeys(
+        (Measure.ALERT_SECONDS, Measure.CORRELATION_SECONDS),
+        (0.1, 0.2, 0.3, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 5.0, 10.0, 30.0, 60.0),
+    ),
+}
+"""Upper bounds of the buckets of a histogram, inclusive; what is beyond the last one is counted too."""
+
+
+@dataclass(frozen=True, slots=True)
+class Histogram:
+    """What was measured: how many values lie in each bucket, one more than there are bounds, and their sum."""
+
+    bounds: tuple[float, ...]
+    numbers: tuple[int, ...]
+    sum: float
+
+    @property
+    def count(self) -> int:
+        """How many values."""
+        return sum(self.numbers)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +106,10 @@ class Tally:
         self._lock = threading.Lock()
         self._hospitals: dict[str, HospitalPulse] = {}
         self._flow: Counter[Flow] = Counter()
+        self._levels: Counter[str] = Counter()
+        self._groups = 0
+        self._numbers = {measure: [0] * (len(bounds) + 1) for measure, bounds in BOUNDS.items()}
+        self._sums = dict.fromkeys(BOUNDS, 0.0)
         self._settled: datetime | None = None
 
     def count(self, parts: Sequence[Counted]) -> None:
@@ -91,7 +132,7 @@ class Tally:
     def expect(self, tenants: Iterable[str]) -> None:
         """Hospitals that should send: one that never did is then seen to be silent, and not merely absent."""
         with self._lock:
-            for tenant in tenants:
+            for tenant in filter(None, tenants):  # a listener for several hospitals names none
                 self._hospitals.setdefault(tenant, HospitalPulse(tenant))
 
     def add(self, flow: Flow, number: int) -> None:
@@ -103,6 +144,41 @@ class Tally:
         """What passed a place in the pipe since the process started."""
         with self._lock:
             return self._flow[flow]
+
+    def alerted(self, levels: Iterable[str]) -> None:
+        """Count new alerts in the store by their levels."""
+        with self._lock:
+            self._levels.update(levels)
+
+    @property
+    def levels(self) -> dict[str, int]:
+        """Level -> new alerts in the store since the process started."""
+        with self._lock:
+            return dict(self._levels)
+
+    def hold(self, groups: int) -> None:
+        """Take note of the groups that correlations hold now."""
+        with self._lock:
+            self._groups = groups
+
+    @property
+    def groups(self) -> int:
+        """Groups that correlations hold."""
+        with self._lock:
+            return self._groups
+
+    def measure(self, measure: Measure, values: Iterable[float]) -> None:
+        """Add what was measured."""
+        bounds = BOUNDS[measure]
+        with self._lock:
+            for value in values:
+                self._numbers[measure][bisect_left(bounds, value)] += 1
+                self._sums[measure] += value
+
+    def histogram(self, measure: Measure) -> Histogram:
+        """What was measured since the process started."""
+        with self._lock:
+            return Histogram(BOUNDS[measure], tuple(self._numbers[measure]), self._sums[measure])
 
     def settle(self, moment: datetime) -> None:
         """All that was received before this moment has been matched and correlated."""

@@ -21,6 +21,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -42,12 +43,12 @@ os.execvp(sys.argv[2], sys.argv[2:])
 
 _PROPERTIES: Final = """\
 process.roles=broker,controller
-node.id=1
-controller.quorum.voters=1@127.0.0.1:{controller_port}
-listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller_port}
-advertised.listeners=PLAINTEXT://127.0.0.1:{port}
+node.id={node}
+controller.quorum.voters={voters}
+listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller_port}{doors}
+advertised.listeners=PLAINTEXT://127.0.0.1:{port}{signs}
 controller.listener.names=CONTROLLER
-listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT
+listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT{protocols}
 log.dirs={logs}
 auto.create.topics.enable=false
 offsets.topic.replication.factor=1
@@ -56,6 +57,7 @@ transaction.state.log.replication.factor=1
 transaction.state.log.min.isr=1
 share.coordinator.state.topic.replication.factor=1
 group.initial.rebalance.delay.ms=0
+{more}
 """
 
 
@@ -113,10 +115,33 @@ class KafkaBroker:
     Args:
         folder: Where it keeps everything; made if it is not there.
         port: Its port on 127.0.0.1; a free one if it is None.
+        by_way_of: Port that a proxy serves on 127.0.0.1 -> port of the broker that it leads to: clients that come in
+            there are told the proxy's port, and so stay on their way.
+        doors: Name of a further listener (A-Z only) -> its security protocol: SSL, SASL_PLAINTEXT or SASL_SSL.
+        properties: Further settings; they hold instead of those made here.
+        scram: Users by SCRAM, such as "SCRAM-SHA-256=[name=ann,password=secret]"; known from the first start on.
+        heap: Of the JVM.
     """
 
-    def __init__(self, folder: Path, port: int | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        port: int | None = None,
+        by_way_of: Mapping[int, int] | None = None,
+        *,
+        doors: Mapping[str, str] | None = None,
+        properties: Mapping[str, str] | None = None,
+        scram: Sequence[str] = (),
+        heap: str = "512m",
+    ) -> None:
         self.folder = folder
+        self.node = 1
+        self.voters: Mapping[int, int] = {}  # of a cluster: node -> port of its controller
+        self._doors = {name: (protocol, free_port()) for name, protocol in (doors or {}).items()}
+        self._properties = dict(properties or {})
+        self._scram = tuple(scram)
+        self._heap = heap
+        self._by_way_of = dict(by_way_of or {})
         self.port = free_port() if port is None else port
         self.log = folder / "broker.log"
         self._settings = folder / "server.properties"
@@ -127,26 +152,61 @@ class KafkaBroker:
         """What a client is given to find the broker."""
         return f"127.0.0.1:{self.port}"
 
+    def door(self, name: str) -> str:
+        """What a client is given to find a further listener."""
+        return f"127.0.0.1:{self._doors[name][1]}"
+
     def start(self) -> None:
         """Start it and wait until it serves.
 
         Raises:
             BrokerError: It ended, or did not serve within `START_TIMEOUT` seconds; the message ends with its log.
         """
+        self._wait_until_started(self.launch())
+
+    def launch(self) -> int:
+        """Start it without waiting; where its log will say that it serves."""
         if self._process is not None:
             raise BrokerError("the broker is running already")
         jars = fetch_jars()
         logs = self.folder / "logs"
         logs.mkdir(parents=True, exist_ok=True)
-        self._settings.write_text(_PROPERTIES.format(port=self.port, controller_port=free_port(), logs=logs))
+        voters = self.voters or {self.node: free_port()}
+        further = [(f",WAY{proxy}", "PLAINTEXT", proxy, own) for proxy, own in self._by_way_of.items()]
+        further += [(f",{name}", protocol, port, port) for name, (protocol, port) in self._doors.items()]
+        self._settings.write_text(
+            _PROPERTIES.format(
+                port=self.port,
+                node=self.node,
+                voters=",".join(f"{node}@127.0.0.1:{port}" for node, port in voters.items()),
+                controller_port=voters[self.node],
+                logs=logs,
+                doors="".join(f"{name}://127.0.0.1:{own}" for name, _, _, own in further),
+                signs="".join(f"{name}://127.0.0.1:{told}" for name, _, told, _ in further),
+                protocols="".join(f"{name}:{protocol}" for name, protocol, _, _ in further),
+                more="".join(f"{name}={value}\n" for name, value in self._properties.items()),
+            )
+        )
         if not (logs / "meta.properties").exists():
             self._format(jars)
         begin = self.log.stat().st_size if self.log.exists() else 0
-        command = [sys.executable, "-c", _LAUNCHER, str(os.getpid()), *_java(jars), "kafka.Kafka", str(self._settings)]
+        command = [
+            sys.executable,
+            "-c",
+            _LAUNCHER,
+            str(os.getpid()),
+            *_java(jars, self._heap),
+            "kafka.Kafka",
+            str(self._settings),
+        ]
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
             )
+        return begin
+
+    def await_start(self, begin: int) -> None:
+        """Wait until a broker that was launched serves; see `start`."""
         self._wait_until_started(begin)
 
     def stop(self) -> None:
@@ -173,9 +233,10 @@ class KafkaBroker:
         return 0 if self._process is None else self._process.wait()
 
     def _format(self, jars: Path) -> None:
-        tool = [*_java(jars), "kafka.tools.StorageTool"]
+        tool = [*_java(jars, self._heap), "kafka.tools.StorageTool"]
         # A cluster id is 16 bytes in URL-safe base64; which ones does not matter for a cluster of one.
         command = [*tool, "format", "-t", "dG9jc2luLXRyaWFsLTAwMQ", "-c", str(self._settings)]
+        command += [part for user in self._scram for part in ("--add-scram", user)]
         result = subprocess.run(command, capture_output=True, text=True, check=False)
         if result.returncode != 0:
             raise BrokerError(f"cannot format the broker's storage:\n{result.stdout}{result.stderr}")
@@ -209,9 +270,55 @@ class KafkaBroker:
             process.wait()
 
 
-def _java(jars: Path) -> list[str]:
+class KafkaCluster:
+    """Brokers that replicate for one another, each also a controller: of three, one may fail.
+
+    Args:
+        folder: Where they keep everything, each in a folder of its own.
+        size: How many.
+        heap: Of each JVM.
+    """
+
+    def __init__(self, folder: Path, size: int = 3, heap: str = "256m") -> None:
+        safe = str(min(3, size))
+        properties = {
+            "offsets.topic.replication.factor": safe,
+            "transaction.state.log.replication.factor": safe,
+            "share.coordinator.state.topic.replication.factor": safe,
+            # A broker that dies is left behind sooner than after the 9 s that Kafka gives it
+            "broker.session.timeout.ms": "3000",
+            "broker.heartbeat.interval.ms": "500",
+        }
+        self.brokers = [
+            KafkaBroker(folder / f"{node}", properties=properties, heap=heap) for node in range(1, size + 1)
+        ]
+        voters = {node: free_port() for node in range(1, size + 1)}
+        for node, broker in enumerate(self.brokers, 1):
+            broker.node, broker.voters = node, voters
+
+    @property
+    def bootstrap_servers(self) -> tuple[str, ...]:
+        """What a client is given to find the cluster."""
+        return tuple(broker.bootstrap_servers for broker in self.brokers)
+
+    def start(self) -> None:
+        """Start all and wait until all serve.
+
+        Raises:
+            BrokerError: See `KafkaBroker.start`.
+        """
+        for broker, begin in [(broker, broker.launch()) for broker in self.brokers]:
+            broker.await_start(begin)
+
+    def stop(self) -> None:
+        """End all at once: in good order each would wait for others that are gone already."""
+        for broker in self.brokers:
+            broker.kill()
+
+
+def _java(jars: Path, heap: str) -> list[str]:
     """The JVM, sized for a trial, with log4j's default configuration (to standard output) at level INFO."""
-    options = ["-Xms128m", "-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"]
+    options = ["-Xms128m", f"-Xmx{heap}", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"]
     return ["java", *options, "-Dorg.apache.logging.log4j.level=INFO", "-cp", f"{jars}/*"]
 
 

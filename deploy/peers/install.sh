@@ -1,9 +1,12 @@
 #!/bin/sh
 # Installs the real peers that the tests talk to, on Debian 12 or later:
 #
-#   rsyslog with RELP and TLS, chromium with its driver, kcat      as packages
+#   rsyslog with RELP and TLS, chromium with its driver, kcat,
+#   docker-compose (checks the compose file, needs no engine)      as packages
 #   syslog-ng-core, with the libraries it needs                    unpacked aside, into
 #                                                                  ${TOCSIN_CACHE:-$HOME/.cache/tocsin}/syslog-ng
+#   an S3-compatible store (MinIO), if there is go                 built from its module, a few minutes the first time,
+#                                                                  into the same cache (deploy/s3/store.py)
 #
 # syslog-ng-core and rsyslog conflict as packages (both want to be the system's log daemon), hence the second way.
 # To run it: the script syslog-ng in that folder. Nothing is started, nothing is configured.
@@ -11,7 +14,7 @@
 # May run any number of times, and is quick when all is there. Prints one line for each thing it does.
 set -eu
 
-packages="rsyslog rsyslog-relp rsyslog-gnutls chromium chromium-driver kcat"
+packages="rsyslog rsyslog-relp rsyslog-gnutls chromium chromium-driver kcat docker-compose"
 cache="${TOCSIN_CACHE:-${HOME:?HOME is not set, and neither is TOCSIN_CACHE}/.cache/tocsin}"
 syslog_ng="$cache/syslog-ng"
 
@@ -101,8 +104,18 @@ SCRIPT
     works || { "$syslog_ng/syslog-ng" --version >&2 || true; fail "syslog-ng does not start: see above"; }
 }
 
+build_store() {
+    script=$(dirname "$0")/../s3/store.py
+    command -v go >/dev/null || { say "go is not on PATH, so the S3 store stays missing" >&2; incomplete=yes; return; }
+    command -v python3 >/dev/null || { say "python3 is not on PATH, so the S3 store stays missing" >&2; incomplete=yes; return; }
+    python3 "$script" --built && return
+    say "building the S3 store (a few minutes)"
+    quietly python3 "$script" --fetch || fail "the S3 store cannot be built: see above"
+}
+
 incomplete=no
 install_packages
 unpack_syslog_ng
-[ "$incomplete" = no ] || fail "incomplete: run this script as root once"
+build_store
+[ "$incomplete" = no ] || fail "incomplete: see above (packages need root, once)"
 say "all there"

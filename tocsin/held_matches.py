@@ -1,0 +1,127 @@
+"""Matches that were read and wait until those beside them are there too.
+
+Several workers match, each at its own pace: one of them is killed, and its part of what a hospital sent comes a minute
+after the rest. Were the rest correlated meanwhile, that part would be late. So matches wait until all of a *cut* of
+`tocsin.raw` is matched and read: all records that it held at one moment, told by their offsets and by no clock. A match
+names its raw record by the id of its event.
+
+Bounded: what waits longer than is bearable, or is more than there is room for, goes on without the rest. Whoever reads
+a backlog need not read to its end first: what was published as long before the newest match has had its time.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+
+import polars as pl
+
+from ingest.bus import Partition
+
+_OFFSET = "\x00offset"
+_RAW_PARTITION = "\x00raw partition"
+_RAW_OFFSET = "\x00raw offset"
+_OURS = (_OFFSET, _RAW_PARTITION, _RAW_OFFSET)
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """Matches that wait no more.
+
+    Attributes:
+        matches: `MATCH_SCHEMA`, in the order of the bus.
+        read: When they were read, by this process's clock.
+    """
+
+    matches: pl.DataFrame
+    read: datetime
+
+
+@dataclass(slots=True)
+class _Chunk:
+    rows: pl.DataFrame
+    read: datetime
+    since: timedelta
+    published: datetime | None
+
+
+class HeldMatches:
+    """The matches of one partition that wait. Used by one thread."""
+
+    def __init__(self) -> None:
+        self.bytes = 0
+        self._chunks: deque[_Chunk] = deque()
+        self._newest: datetime | None = None
+
+    def add(
+        self, records: Mapping[int, pl.DataFrame], read: datetime, since: timedelta, published: datetime | None
+    ) -> None:
+        """Hold matches.
+
+        Args:
+            records: Offset of a record -> its matches (`MATCH_SCHEMA`).
+            read: When they were read.
+            since: The time spent waiting so far, of whoever holds them: what `older` is compared with.
+            published: When the newest of the records was put on the bus.
+        """
+        if published is not None:
+            self._newest = max(published, self._newest or published)
+        named = [frame.with_columns(pl.lit(at, pl.Int64).alias(_OFFSET)) for at, frame in records.items()]
+        rows = pl.concat(named)
+        if rows.is_empty():
+            return
+        place = pl.col("event_id").str.extract_groups(r"^[^:]*:(?<partition>\d+):(?<offset>\d+):")
+        rows = rows.with_columns(
+            place.struct.field("partition").cast(pl.Int64, strict=False).alias(_RAW_PARTITION),
+            place.struct.field("offset").cast(pl.Int64, strict=False).alias(_RAW_OFFSET),
+        )
+        self._chunks.append(_Chunk(rows, read, since, published))
+        self.bytes += int(rows.estimated_size())
+
+    def within(self, cut: Mapping[Partition, int]) -> list[Ready]:
+        """Let go of the matches of raw records that lie before the cut, and of those that name no such record.
+
+        Args:
+            cut: Partition of `tocsin.raw` -> the offset behind its last record.
+        """
+        before = pl.lit(value=False)
+        for partition, end in cut.items():
+            before |= (pl.col(_RAW_PARTITION) == partition.partition) & (pl.col(_RAW_OFFSET) < end)
+        return list(self._let_go(lambda _: before | pl.col(_RAW_OFFSET).is_null()))
+
+    def older(self, since: timedelta) -> list[Ready]:
+        """Let go of all that was held at `since` or before it."""
+        return list(self._let_go(lambda chunk: pl.lit(chunk.since <= since)))
+
+    def published_before(self, time: timedelta) -> list[Ready]:
+        """Let go of what was published so long before the newest match read."""
+        if self._newest is None:
+            return []
+        limit = self._newest - time
+        return list(self._let_go(lambda at: pl.lit(at.published is not None and at.published <= limit)))
+
+    def oldest(self) -> list[Ready]:
+        """Let go of what was read first."""
+        first = self._chunks[0] if self._chunks else None
+        return list(self._let_go(lambda chunk: pl.lit(chunk is first)))
+
+    def first(self) -> int | None:
+        """The lowest offset of a record of which matches wait; None if none does."""
+        offsets = [chunk.rows[_OFFSET].min() for chunk in self._chunks]
+        return min((offset for offset in offsets if isinstance(offset, int)), default=None)
+
+    def _let_go(self, ready: Callable[[_Chunk], pl.Expr]) -> Iterator[Ready]:
+        kept: deque[_Chunk] = deque()
+        for chunk in self._chunks:
+            let_go = ready(chunk).fill_null(value=False)
+            gone = chunk.rows.filter(let_go)
+            if gone.is_empty():
+                kept.append(chunk)
+                continue
+            yield Ready(gone.drop(_OURS), chunk.read)
+            if gone.height < chunk.rows.height:
+                kept.append(replace(chunk, rows=chunk.rows.filter(~let_go)))
+        self._chunks = kept
+        self.bytes = sum(int(chunk.rows.estimated_size()) for chunk in kept)
