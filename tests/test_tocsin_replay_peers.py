@@ -176,8 +176,12 @@ class Process:
         self.deaths += 1
         self.bus.fuse.left = 0
         if self.leaves(self.deaths):
-            for member in self.bus.members:
-                member.close()
+            close_all(self.bus.members)
+
+
+def close_all(members: Sequence[Subscription]) -> None:
+    for member in members:
+        member.close()
 
 
 @dataclass
@@ -231,7 +235,10 @@ def run(setting: Setting, folder: Path, plan: Plan, correlations: CorrelationSet
         how = Correlating(correlations, lateness=timedelta(seconds=2), idle=timedelta(), patience=timedelta(days=1))
         return CorrelateStage(mine, tally, how, clock)
 
-    makes = [*[detect] * setting.detect, *[correlate] * setting.correlate]
+    makes: list[Callable[[ApartBus, Tally], DetectStage | CorrelateStage]] = [
+        *[detect] * setting.detect,
+        *[correlate] * setting.correlate,
+    ]
     processes = [
         Process(make, setting.make(), random.Random(seed + number), setting.leaves)  # noqa: S311 - a test
         for number, make in enumerate(makes)
@@ -319,7 +326,7 @@ def test_on_kafka_any_run_ends_as_one_that_nothing_interrupts(
     def make() -> ApartBus:
         bus = ApartBus(KafkaBus(settings), suffix)
         opened.enter_context(closing(bus))
-        opened.callback(lambda: [member.close() for member in bus.members])
+        opened.callback(close_all, bus.members)
         return bus
 
     check(Setting(make, 3, 2, 2, lambda deaths: deaths != 2), tmp_path, pack, seed)
