@@ -15,6 +15,7 @@ A file that the newest version names is never touched, whatever the log says of 
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Final
@@ -52,7 +53,13 @@ class _Found:
     changed: datetime
 
 
-def clean(place: LakePlace, table: str, now: datetime, grace: timedelta = GRACE) -> Cleaned:
+def clean(
+    place: LakePlace,
+    table: str,
+    now: datetime,
+    grace: timedelta = GRACE,
+    stop: Callable[[], bool] = lambda: False,
+) -> Cleaned:
     """Delete what is over in a table's folder.
 
     Args:
@@ -60,6 +67,7 @@ def clean(place: LakePlace, table: str, now: datetime, grace: timedelta = GRACE)
         table: The table's path in it.
         now: The present, with time zone.
         grace: How long files stay that nothing names.
+        stop: Asked before each file; when it says so, the others are left for the next time.
 
     Raises:
         LakeError: The table cannot be read, or a file cannot be deleted. What was deleted until then was over.
@@ -67,7 +75,8 @@ def clean(place: LakePlace, table: str, now: datetime, grace: timedelta = GRACE)
     try:
         found = _listing(place, table)
         delta = DeltaTable(place.uri(table), storage_options=place.options)
-        return _clean_files(place, table, delta, found, now - grace) + _clean_log(place, table, found, now - grace)
+        files = _clean_files(place, table, delta, found, now - grace, stop)
+        return files + _clean_log(place, table, found, now - grace, stop)
     except LakeError:
         raise
     except (*LAKE_FAULTS, pa.ArrowException) as error:
@@ -88,7 +97,12 @@ def _listing(place: LakePlace, table: str) -> dict[str, _Found]:
 
 
 def _clean_files(
-    place: LakePlace, table: str, delta: DeltaTable, found: dict[str, _Found], before: datetime
+    place: LakePlace,
+    table: str,
+    delta: DeltaTable,
+    found: dict[str, _Found],
+    before: datetime,
+    stop: Callable[[], bool],
 ) -> Cleaned:
     live = {file.path for file in files_of(delta)}
     over = {
@@ -100,9 +114,13 @@ def _clean_files(
         return Cleaned()
     late = _removed_since(place, table, found, before)
     over = {path: about for path, about in over.items() if path not in late}
-    for path in over:
+    cleaned = Cleaned()
+    for path, about in over.items():
+        if stop():
+            break
         place.delete(f"{table}/{path}")
-    return Cleaned(files=len(over), bytes=sum(about.bytes for about in over.values()))
+        cleaned += Cleaned(files=1, bytes=about.bytes)
+    return cleaned
 
 
 def _removed_since(place: LakePlace, table: str, found: dict[str, _Found], since: datetime) -> set[str]:
@@ -117,7 +135,9 @@ def _removed_since(place: LakePlace, table: str, found: dict[str, _Found], since
     return removed
 
 
-def _clean_log(place: LakePlace, table: str, found: dict[str, _Found], before: datetime) -> Cleaned:
+def _clean_log(
+    place: LakePlace, table: str, found: dict[str, _Found], before: datetime, stop: Callable[[], bool]
+) -> Cleaned:
     commits, checkpoints = log_files(place, table)
     sealed = sealed_version(place, table)
     over = [
@@ -131,12 +151,14 @@ def _clean_log(place: LakePlace, table: str, found: dict[str, _Found], before: d
     # oldest first: broken off at any point, what is left has no gap
     gone = [path for version, path in sorted(commits.items()) if version < first_kept]
     gone += [path for path, version in checkpoints.items() if version < first_kept]
-    size = 0
+    cleaned = Cleaned()
     for path in gone:
+        if stop():
+            break
         about = found.get(path.removeprefix(f"{table}/"))
-        size += 0 if about is None else about.bytes
         place.delete(path)
-    return Cleaned(bytes=size, log_entries=len(gone))
+        cleaned += Cleaned(bytes=0 if about is None else about.bytes, log_entries=1)
+    return cleaned
 
 
 def _changed(found: dict[str, _Found], table: str, path: str) -> datetime:

@@ -11,6 +11,9 @@ Two ways, by whether files still come into a day of a hospital:
 - *Settled*: what overlaps in time is merged, and small neighbours are put together, until the files follow each other
   in time: one sorted run. A late file then costs the rewriting of what it overlaps, once.
 
+Files without a day are kept by the day they were written (`storage.lake_retention`), so they are put together by it,
+and what is made of them bears it.
+
 One job is one Delta commit, which adds and removes files and changes no data (`storage.lake_removal`): readers see the
 one or the other, appends go on beside it, the bus offsets that a table remembers stay. A crash before it leaves files
 that nothing names; `storage.lake_cleanup` removes them.
@@ -20,12 +23,13 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from dataclasses import dataclass, replace
+from datetime import UTC, date, datetime, timedelta
 from typing import Final
 
 import pyarrow as pa
 from deltalake import DeltaTable
+from deltalake.transaction import AddAction
 
 from storage.errors import LakeError
 from storage.lake_columns import DATE, PARTITION_COLUMNS
@@ -98,12 +102,11 @@ def plan(files: Sequence[LakeFile], now: datetime, wanted: int) -> list[Job]:
         now: The present, with time zone.
         wanted: Size of file to make.
     """
-    partitions: defaultdict[tuple[object, object], list[LakeFile]] = defaultdict(list)
+    partitions: defaultdict[tuple[date | None, str | None, date], list[LakeFile]] = defaultdict(list)
     for file in files:
-        partitions[file.partition].append(file)
+        partitions[(*file.partition, _day_of(file))].append(file)
     jobs: list[Job] = []
-    for (day, tenant), found in sorted(partitions.items(), key=lambda item: str(item[0])):
-        del tenant
+    for (*_, day), found in sorted(partitions.items(), key=lambda item: str(item[0])):
         newest = max(file.written for file in found)
         settled = day != now.astimezone(UTC).date() and newest < now - SETTLED_AFTER
         jobs += _tidy(found, wanted) if settled else _gather(found, now, wanted)
@@ -166,7 +169,7 @@ def _run(
             replace_files(
                 delta,
                 job.files,
-                [file.action for file in written],
+                [_dated(file.action, job) for file in written],
                 data_change=False,
                 metadata=hashes_of(written) | {"tocsin.reason": "compaction"},
             )
@@ -185,6 +188,18 @@ def _run(
         bytes_after=sum(file.action.size for file in written),
         rows=sum(file.rows for file in job.files),
     )
+
+
+def _day_of(file: LakeFile) -> date:
+    return file.day or file.written.astimezone(UTC).date()
+
+
+def _dated(action: AddAction, job: Job) -> AddAction:
+    """Of events without a day, retention counts from when they were written first, not from when they were moved."""
+    if job.files[0].day is not None:
+        return action
+    newest = max(file.written for file in job.files)
+    return replace(action, modification_time=int(newest.timestamp() * 1000))
 
 
 def settle_commit(place: LakePlace, table: str, delta: DeltaTable, before: int) -> None:

@@ -12,6 +12,7 @@ import os
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from datetime import datetime
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -73,6 +74,13 @@ class LakePlace(Protocol):
 
     def delete(self, path: str) -> None:
         """Remove a file; nothing happens if there is none."""
+
+    def discard_partial(self, before: datetime) -> int:
+        """Remove what writers that died left half written, if it is older than a time; how many files it was.
+
+        Raises:
+            LakeError: One cannot be removed.
+        """
 
     def sync(self, paths: Iterable[str]) -> None:
         """Force to the disk what others (`deltalake`) wrote: files, and the folders that name them."""
@@ -173,6 +181,17 @@ class LocalPlace:
         """See `LakePlace`."""
         with self._explained("delete", path):
             (self.root / path).unlink(missing_ok=True)
+
+    def discard_partial(self, before: datetime) -> int:
+        """See `LakePlace`: a file whose writer still lives is named or removed within moments."""
+        found = 0
+        for path in self.root.rglob(f".*{_PARTIAL}"):
+            name = path.relative_to(self.root).as_posix()
+            with self._explained("delete", name), suppress(FileNotFoundError):  # its writer was faster
+                if path.stat().st_mtime < before.timestamp():
+                    path.unlink()
+                    found += 1
+        return found
 
     def sync(self, paths: Iterable[str]) -> None:
         """See `LakePlace`."""

@@ -15,6 +15,7 @@ import threading
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
+from datetime import datetime
 from http import HTTPStatus
 from pathlib import Path
 from typing import Final
@@ -143,6 +144,10 @@ class S3Place:
         answer = self._send("DELETE", path)
         if answer.status != HTTPStatus.NOT_FOUND:
             self._checked(f"delete {path}", answer)
+
+    def discard_partial(self, before: datetime) -> int:  # noqa: ARG002 - an upload is there whole, or not at all
+        """See `LakePlace`: there are none."""
+        return 0
 
     def sync(self, paths: Iterable[str]) -> None:
         """See `LakePlace`: what a store has acknowledged, it has."""

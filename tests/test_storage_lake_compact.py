@@ -4,7 +4,9 @@ import hashlib
 import random
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from functools import partial
 from itertools import pairwise
@@ -160,6 +162,24 @@ def test_days_and_hospitals_are_never_mixed_and_jobs_are_bounded() -> None:
 def test_files_without_times_are_put_together_too() -> None:
     files = [file("a", 1000, None, None), file("b", 1000, None, None), file("c", 1000, 1, 2)]
     assert names(plan(files, NOW, BIG)) == [["a", "b"]]
+
+
+def test_files_without_a_day_are_put_together_by_the_day_they_were_written() -> None:
+    """Retention counts from that day, so it must outlive compaction."""
+    aged = [("a", 7200.0), ("b", 7201.0), ("c", 90_000.0), ("d", 90_001.0)]
+    undated = [replace(file(name, 1000, None, None, age=age), day=None) for name, age in aged]
+    dated = replace(undated[0], path="e", day=undated[0].written.date())
+    assert sorted(names(plan([*undated, dated], NOW, MIB))) == [["a", "b"], ["c", "d"]]
+
+
+def test_what_has_no_day_is_not_younger_for_having_been_compacted(lake: Lake) -> None:
+    for offset in range(3):
+        store(lake, record(offset, [None] * 2), offset)
+    before = files_of(opened(lake))
+    assert {one.day for one in before} == {None}
+    time.sleep(0.01)
+    assert compact(lake.place, TABLE, file_bytes=BIG, now=tomorrow).files_after == 1
+    assert [one.written for one in files_of(opened(lake))] == [max(one.written for one in before)]
 
 
 def test_wide_tables_get_smaller_files() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from pathlib import Path
 
 import polars as pl
@@ -19,9 +20,9 @@ from ingest.rawbatch import BATCH_LINES, RawLine, encode_lines
 from storage.alert import Alert
 from storage.alert_codec import decode_alert
 from storage.lake import Lake
-from tocsin.correlate_stage import CORRELATE_GROUP, CorrelateStage
+from tocsin.correlate_stage import CORRELATE_GROUP, CorrelateStage, steady_clock
 from tocsin.raw_poll import LINES_A_STEP, RECORDS_A_POLL, UNSAID_LINES, lines_said
-from tocsin.stages import DETECT_GROUP, DetectStage, Flush
+from tocsin.stages import DETECT_GROUP, PUBLISHED, DetectStage, Flush
 from tocsin.tally import Tally
 
 
@@ -36,11 +37,12 @@ class Detects:
         log = self.bus.broker.logs.setdefault(Partition(TOPIC_RAW, partition), [])
         log.append(Record(TOPIC_RAW, partition, len(log), "brest/192.0.2.1", b"line"))
 
-    def match(self, partition: int, offset: int, seconds: float) -> None:
-        """A worker finds something in that line, and has committed it."""
+    def match(self, partition: int, offset: int, seconds: float, wrong: float = 0.0) -> None:
+        """A worker, whose clock is wrong by so many seconds, finds something in that line, and has committed it."""
         event = pl.lit(f"{TOPIC_RAW}:{partition}:{offset}:0").alias("event_id")
         rows = frame_of([Match("rule-a", seconds, offset, {"User": "ana"})]).with_columns(event)
-        self.bus.publish([Message(TOPIC_MATCHES, "brest", encode_frame(rows))])
+        headers = {PUBLISHED: (EPOCH + timedelta(seconds=seconds + wrong)).isoformat()}
+        self.bus.publish([Message(TOPIC_MATCHES, "brest", encode_frame(rows), headers)])
         self.bus.broker.positions[DETECT_GROUP, Partition(TOPIC_RAW, partition)] = offset + 1
 
     def fired(self) -> list[Alert]:
@@ -73,6 +75,57 @@ def test_what_lies_behind_a_cut_waits_though_it_was_read_before_the_cut_was_comp
     assert (alert.timestamp - EPOCH).total_seconds() == 3
     assert detects.committed() == 4
     stage.close()
+
+
+AHEAD, BEHIND, RIGHT = 900.0, -900.0, 0.0
+
+
+@pytest.mark.parametrize(
+    "clocks",
+    [
+        (RIGHT, RIGHT, RIGHT, RIGHT),
+        (AHEAD, AHEAD, RIGHT, RIGHT),  # put forward, and back
+        (RIGHT, AHEAD, RIGHT, RIGHT),
+        (BEHIND, BEHIND, RIGHT, RIGHT),
+        (RIGHT, RIGHT, AHEAD, AHEAD),
+        (RIGHT, RIGHT, RIGHT, BEHIND),  # two workers whose clocks are apart
+        (AHEAD, RIGHT, RIGHT, AHEAD),
+    ],
+)
+def test_the_clocks_of_workers_have_no_say_in_what_waits(clocks: tuple[float, float, float, float]) -> None:
+    detects = Detects()
+    burst = correlation_rule(id="burst", bounds=(("gte", 3),), span=10)
+    clock = Clock()
+    stage = CorrelateStage(detects.bus, Tally(), how(rule_set(burst)), clock)
+    for _ in range(3):
+        detects.line(0)
+    detects.line(1)
+    stage.step(0)
+    detects.match(0, 0, 0.0, clocks[0])
+    stage.step(0)
+    detects.match(0, 1, 1.0, clocks[1])
+    stage.step(0)
+    detects.match(0, 2, 60.0, clocks[2])
+    stage.step(0)
+    clock.pass_seconds(1)
+    stage.step(0)
+    detects.match(1, 0, 3.0, clocks[3])  # the other worker, last
+    stage.step(0)
+    stage.step(0)
+    assert [(alert.timestamp - EPOCH).total_seconds() for alert in detects.fired()] == [3]
+    stage.close()
+
+
+def test_the_time_of_correlations_makes_no_steps() -> None:
+    wall, seconds = Clock(), [100.0]
+    clock = steady_clock(wall, lambda: seconds[0])
+    assert clock() == EPOCH
+    wall.pass_seconds(900)
+    seconds[0] += 2
+    assert clock() == EPOCH + timedelta(seconds=2)
+    wall.pass_seconds(-1800)
+    seconds[0] += 2
+    assert clock() == EPOCH + timedelta(seconds=4)
 
 
 @pytest.fixture

@@ -23,7 +23,7 @@ from ingest.authority import create_authority, issue_server
 from ingest.bus import BusError
 from storage.errors import LakeError
 from tocsin import vitals as vital_signs
-from tocsin.chores import Chore, note_chore
+from tocsin.chores import EXPIRY_WAITS, Chore, note_chore
 from tocsin.health import MAX_CONNECTIONS, HealthServer, serve_health
 from tocsin.processes import Role, Running, running
 from tocsin.settings import Settings, SettingsError, load_settings
@@ -117,7 +117,7 @@ def everything(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Runni
     create_authority(authority, "Test", datetime.now(UTC))
     issue_server(authority, ["localhost"], datetime.now(UTC))
     for chore in Chore:
-        note_chore(settings.data_dir, chore, ok=True, figures={"files": 12, "bytes": 3400})
+        note_chore(settings.data_dir, chore, ok=True, figures={"files": 12, "bytes": 3400, EXPIRY_WAITS: 1})
     with running(settings) as here, socket.create_connection(here.listeners["tcp"]) as sender:
         sender.sendall(LINE * 3)
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as datagrams:
@@ -146,6 +146,7 @@ def test_metrics_count_what_passed(everything: tuple[Running, list[Sample], str]
     assert value(found, "tocsin_lake_flush_rows_sum") == 4
     assert value(found, "tocsin_rules_running") == 1
     assert value(found, "tocsin_lake_files") == 12
+    assert value(found, "tocsin_lake_expiry_waiting") == 1
     assert abs(value(found, "tocsin_hospital_last_line_timestamp_seconds", hospital="CH A") - time.time()) < 120
     assert value(found, "tocsin_certificate_not_after_timestamp_seconds", certificate="tls") > time.time() + 86400
     assert value(found, "tocsin_bus_published_records_total", topic="tocsin.raw") == 2
@@ -238,6 +239,13 @@ def test_status_tells_the_whole_state(everything: tuple[Running, list[Sample], s
     assert (told["alerts"]["waiting"], told["alerts"]["total"]) == (3, 3)
     assert told["bus"]["kind"] == "embedded"
     assert told["spool"]["full"] is False
+
+
+def test_a_console_says_nothing_of_rules_that_run(tmp_path: Path) -> None:
+    """It only shows them: "0 rules run" would look alarming."""
+    with running(make(tmp_path, **{"collect.listeners": "[]"}), frozenset({Role.CONSOLE})) as here:
+        assert json.loads(ask(here.health_url, "/status")[1])["rules"] is None
+        assert "tocsin_rules_" not in ask(here.health_url, "/metrics")[1]
 
 
 def test_only_the_four_pages_are_served_and_not_to_pages_in_a_browser(

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import io
+import os
 import threading
+import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -9,6 +11,7 @@ import orjson
 import polars as pl
 import pytest
 from click.testing import CliRunner
+from structlog.testing import capture_logs
 
 from ingest.bus import Position
 from ingest.envelope import ENVELOPE, EventFrame
@@ -17,11 +20,14 @@ from storage.errors import LakeError
 from storage.lake import Lake
 from storage.signing import open_signer
 from tocsin import lake_maintenance
+from tocsin.chores import EXPIRY_WAITS, Chore, read_notes
 from tocsin.cli import tocsin
-from tocsin.lake_maintenance import LOCK, LakeMaintenance, maintenance_of
+from tocsin.lake_maintain_command import keep_in_order, summary
+from tocsin.lake_maintenance import LOCK, LakeMaintenance, Round, maintenance_of, noting_rounds
 from tocsin.settings import Settings
+from tocsin.vitals import Vitals
 
-NOW = datetime.now(UTC)
+NOON = datetime.now(UTC).replace(hour=12, minute=0)  # rows some minutes apart are then of one day, at whatever hour
 ROWS = 30
 
 
@@ -29,7 +35,7 @@ def fill(folder: Path, tables: int = 1) -> Lake:
     lake = Lake(folder)
     writer = lake.writer()
     for offset in range(ROWS):
-        at = NOW - timedelta(days=3, minutes=offset)
+        at = NOON - timedelta(days=3, minutes=offset)
         for number in range(tables):
             envelope: dict[str, list[object]] = {name: [None] for name in ENVELOPE}
             envelope |= {"event.id": [f"tocsin.raw:0:{offset}:{number}"], "organization.id": ["CH de Kermor"]}
@@ -155,18 +161,74 @@ def test_the_loop_goes_on_until_it_is_stopped_and_tells_what_fails(
     maintenance = maintenance_of(settings_of(tmp_path))
     monkeypatch.setattr(lake_maintenance, "lower_priority", lambda: None)
     stop = threading.Event()
-    told: list[str | None] = []
+    told: list[tuple[str, ...]] = []
 
     def fail(*_: object, **__: object) -> None:
         raise LakeError("the disk is full")
 
     monkeypatch.setattr(lake_maintenance, "compact", fail)
 
-    def failing(reason: str | None) -> None:
-        told.append(reason)
+    def tell(done: Round) -> None:
+        told.append(done.failures)
         if len(told) == 2:
             stop.set()
 
-    maintenance.run(stop, 0.01, failing)
-    assert told == ["compaction linux._.s0: the disk is full"] * 2
+    maintenance.run(stop, 0.01, tell)
+    assert told == [("compaction linux._.s0: the disk is full",)] * 2
     assert maintenance.rounds == 2
+
+
+def test_what_a_dead_writer_left_half_written_goes_after_an_hour(tmp_path: Path) -> None:
+    lake = fill(tmp_path / "lake")
+    left = [tmp_path / "lake" / folder / ".x.partial" for folder in ("keep", "events/linux._.s0/_delta_log")]
+    fresh = left[0].with_name(".y.partial")
+    for path in (*left, fresh):
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(b"half")
+    for path in left:
+        os.utime(path, (time.time() - 3700,) * 2)
+    done = maintenance_of(settings_of(tmp_path)).round()
+    assert (done.partial, done.failures, [path.exists() for path in left]) == (2, (), [False, False])
+    assert fresh.exists()
+    assert lake.count() == ROWS
+    assert "2 half-written files of dead writers deleted" in summary(done)
+
+
+def test_a_time_in_doubt_is_a_reason_to_wait_and_no_failure(tmp_path: Path) -> None:
+    lake = fill(tmp_path / "lake")
+    settings = settings_of(tmp_path)
+    moved = timedelta(days=1000)
+    signer = open_signer(tmp_path / "keys")
+    maintenance = LakeMaintenance(lake.place, settings.lake, signer, lambda: datetime.now(UTC) + moved)
+    failing: list[str | None] = []
+    tell = noting_rounds(tmp_path, failing.append)
+    with capture_logs() as logged:
+        for _ in range(2):
+            done = maintenance.round()
+            tell(done)
+    assert (done.failures, failing, lake.count()) == ((), [None, None], ROWS)
+    assert "nothing expires" in done.waiting
+    assert [entry["log_level"] for entry in logged if entry["event"] == "lake: expiry waits"] == ["warning", "debug"]
+    note = read_notes(tmp_path)[Chore.MAINTAIN]
+    assert (note.ok, note.reason, note.figures) == (True, done.waiting, {EXPIRY_WAITS: 1.0})
+    assert any(line.startswith("Expiry waits: ") for line in summary(done))
+
+
+def test_its_health_shows_that_it_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fill(tmp_path / "lake")
+    monkeypatch.setattr(lake_maintenance, "lower_priority", lambda: None)
+    monkeypatch.setattr(lake_maintenance, "STEP_SECONDS", 0.01)
+    settings, vitals, stop = settings_of(tmp_path), Vitals("maintain"), threading.Event()
+    steps: list[bool] = []
+    stepped = vitals.stepped
+
+    def seen(stage: str, records: int = 0) -> None:
+        stepped(stage, records)
+        steps.append(Chore.MAINTAIN in read_notes(tmp_path))
+        if steps.count(True) == 5:
+            stop.set()
+
+    monkeypatch.setattr(vitals, "stepped", seen)
+    keep_in_order(maintenance_of(settings), settings, vitals, stop)
+    assert steps.count(False) > 1, "within the round"
+    assert [(one.name, one.starting, one.stuck) for one in vitals.stages()] == [("maintain", False, False)]

@@ -10,7 +10,7 @@ import socket
 import sqlite3
 import time
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import closing, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -41,6 +41,23 @@ def dense(lines: int) -> Message:
     """A record that is small on the bus and large in memory."""
     line = b"<86>1 2026-11-23T10:00:00Z bastion sshd 7 - - " + b"the same again and again " * 40
     return Message(TOPIC_RAW, "CH A", encode_lines([RawLine(line, NOW, "CH A", "192.0.2.1")] * lines))
+
+
+def stop_between_writes(region: SmallRegion, names: tuple[str, ...]) -> None:
+    """Stop processes where none of them holds the bus's one lock: no writer could go on beside one that does."""
+    for _ in range(50):
+        for name in names:
+            region.processes[name].popen.send_signal(signal.SIGSTOP)
+        with closing(sqlite3.connect(region.folder / "disks" / "bus" / "bus.sqlite", timeout=2)) as bus:
+            bus.isolation_level = None
+            with suppress(sqlite3.OperationalError):
+                bus.execute("BEGIN IMMEDIATE")
+                bus.execute("ROLLBACK")
+                return
+        for name in names:
+            region.processes[name].popen.send_signal(signal.SIGCONT)
+        time.sleep(0.1)
+    pytest.fail("the lock of the bus was held whenever they were stopped")
 
 
 @pytest.fixture
@@ -106,8 +123,7 @@ def test_while_detect_stands_still_collect_goes_on_and_takes_no_more_memory(regi
     sender = RelpSender(script, "127.0.0.1", region.ports["hospital-0"], 4000, 4000, closing=1)
     sender.start()
     wait_for(lambda: sender.acknowledged > 4000, 30)
-    for name in ("detect", "console"):
-        region.processes[name].popen.send_signal(signal.SIGSTOP)
+    stop_between_writes(region, ("detect", "console"))
     before = {name: region.processes[name].memory("VmRSS") for name in ("collect", "correlate")}
     reached = sender.acknowledged
     time.sleep(8)

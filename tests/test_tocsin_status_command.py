@@ -79,6 +79,13 @@ def test_a_chore_that_failed_fails(url: str, settings: Settings) -> None:
     assert "backup: FAILED 3 d ago" in result.output
 
 
+def test_what_a_chore_waits_for_is_said_and_is_no_failure(url: str, settings: Settings) -> None:
+    note_chore(settings.data_dir, Chore.MAINTAIN, ok=True, reason="nothing expires: a clock", at=NOW)
+    result = run("--url", url)
+    assert result.exit_code == 0
+    assert "maintenance of the lake: done 0 s ago; nothing expires: a clock" in result.output
+
+
 def test_several_processes_and_one_that_is_not_there(url: str) -> None:
     with closing(socket.create_server(("127.0.0.1", 0))) as free:
         gone = f"http://127.0.0.1:{free.getsockname()[1]}"

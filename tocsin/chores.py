@@ -20,6 +20,8 @@ log = structlog.get_logger()
 
 FOLDER: Final = "chores"
 NOTE_BYTES: Final = 64 * 1024
+EXPIRY_WAITS: Final = "expiry_waits"
+"""A figure of `Chore.MAINTAIN`: 1 if what is over stays in the lake, because the time is in doubt."""
 
 
 class Chore(StrEnum):
@@ -37,7 +39,7 @@ class Note(BaseModel):
         chore: Which one.
         at: When it ended, UTC.
         ok: Whether it did what it should.
-        reason: Why not.
+        reason: Why not; or what it waits for, though it went well.
         succeeded: When it last went well; None if never.
         figures: What it counted: "files", "bytes", ...
     """

@@ -18,6 +18,7 @@ nothing is still on its way: up to the moment of the last cut.
 
 from __future__ import annotations
 
+import time
 from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -36,7 +37,7 @@ from detections.match import MATCH_SCHEMA
 from ingest.bus import TOPIC_ALERTS, TOPIC_FIRINGS, TOPIC_MATCHES, TOPIC_RAW, Bus, Message, Partition, Record
 from ingest.ipc import FrameDecodeError, decode_frame
 from storage.alert_codec import encode_alert
-from tocsin.correlation_state import Pace, faster, paces_of, published_of, read_back, rebuild
+from tocsin.correlation_state import Pace, faster, paces_of, read_back, rebuild
 from tocsin.held_matches import HeldMatches, Ready
 from tocsin.stages import DETECT_GROUP, PUBLISHED, RECORDS_A_STEP, next_offsets, quarantined
 from tocsin.tally import Flow, Tally
@@ -118,9 +119,16 @@ class _Cut:
     matches: Mapping[Partition, int] | None = None
 
 
-def now_utc() -> datetime:
-    """The clock of the machine."""
-    return datetime.now(UTC)
+def steady_clock(
+    wall: Callable[[], datetime] = lambda: datetime.now(UTC), seconds: Callable[[], float] = time.monotonic
+) -> Callable[[], datetime]:
+    """The machine's time of this moment, going on without steps.
+
+    The time of idle hospitals follows it. Were the machine's clock followed and put forward by minutes, all that comes
+    in those minutes would be late; put back, no cut would be made until it is where it was.
+    """
+    start, begun = wall(), seconds()
+    return lambda: start + timedelta(seconds=seconds() - begun)
 
 
 class CorrelateStage:
@@ -130,18 +138,18 @@ class CorrelateStage:
         bus: Where matches come from and alerts go.
         tally: Counts what passes.
         how: Correlations and bounds.
-        clock: The time; it moves idle hospitals, and dates what is published.
+        clock: The time, without steps; it moves idle hospitals, and dates what is published. None: `steady_clock`.
     """
 
     name = "correlate"
 
     def __init__(
-        self, bus: Bus, tally: Tally, how: Correlating | None = None, clock: Callable[[], datetime] = now_utc
+        self, bus: Bus, tally: Tally, how: Correlating | None = None, clock: Callable[[], datetime] | None = None
     ) -> None:
         self._bus = bus
         self._tally = tally
         self._how = how or Correlating()
-        self._clock = clock
+        self._clock = clock = clock or steady_clock()
         self._rules = self._how.rules
         self._needed = sorted(self._rules.needed)
         self._titles = {rule.id: rule.title for rule in self._rules.rules}
@@ -255,8 +263,7 @@ class CorrelateStage:
             if partition in self._shares:
                 needed = pl.col("rule_id").is_in(self._needed)
                 wanted = {offset: part.filter(needed) for offset, part in parts.items()}
-                published = published_of([record for record in records if record.place == partition])
-                self._shares[partition].held.add(wanted, self._clock(), self._waited, published)
+                self._shares[partition].held.add(wanted, self._clock(), self._waited)
         return messages
 
     def _feed(self, share: _Share, ready: Sequence[Ready]) -> list[Correlation]:
@@ -327,7 +334,6 @@ class CorrelateStage:
         """Let go of matches that have waited enough, and of the oldest where more wait than there is room for."""
         patience, shares = self._how.patience, self._shares.values()
         for share in shares:
-            self._publish([], self._feed(share, share.held.published_before(patience)))
             self._let_go(share, share.held.older(self._waited - patience))
         while sum(share.held.bytes for share in shares) > self._how.held_bytes:
             fullest = max(shares, key=lambda share: share.held.bytes)

@@ -35,10 +35,10 @@ STEP: Final = 64
 LONGEST_STEP: Final = 256
 """Matches come in records of up to about 1 MiB."""
 
-CLOCKS_APART: Final = timedelta(minutes=5)
-"""How far the clocks of the machines that collect and detect may be apart; only more is read for it."""
+CLOCKS_APART: Final = timedelta(hours=1)
+"""How far the clocks of the machines that collect and detect may be apart or step; only more is read for it."""
 
-AHEAD: Final = timedelta(minutes=5)
+AHEAD: Final = CLOCKS_APART + timedelta(minutes=5)
 AHEAD_RECORDS: Final = 4096
 """How far the matches ahead are looked at: more than whoever held the partition may have correlated of them."""
 

@@ -112,7 +112,7 @@ class BusStatus(_Model):
 
 
 class RulesStatus(_Model):
-    """The rules at work."""
+    """The rules at work, where they run."""
 
     running: int
     refused: int
@@ -219,7 +219,7 @@ def report_of(vitals: Vitals, settings: Settings, secrets: Iterable[str]) -> Pro
     """The whole state. May take a moment: it asks the alert store and the disk."""
     reasons = tuple(told(reason, secrets) for reason in unready(vitals))
     hospitals = _hospitals(vitals)
-    rules = None if vitals.rules is None else vitals.rules.current
+    rules = None if vitals.rules is None or not vitals.rules.compiled else vitals.rules.current
     return ProcessStatus(
         version=version("tocsin"),
         role=vitals.role,

@@ -5,8 +5,9 @@ after the rest. Were the rest correlated meanwhile, that part would be late. So 
 `tocsin.raw` is matched and read: all records that it held at one moment, told by their offsets and by no clock. A match
 names its raw record by the id of its event.
 
-Bounded: what waits longer than is bearable, or is more than there is room for, goes on without the rest. Whoever reads
-a backlog need not read to its end first: what was published as long before the newest match has had its time.
+Bounded: what waits longer than is bearable, or is more than there is room for, goes on without the rest, in the order
+of the bus. The waiting is that of this process: what a worker's clock wrote beside its matches has no say, since a
+clock that was wrong and is put right would let newer matches pass those that wait.
 """
 
 from __future__ import annotations
@@ -44,7 +45,6 @@ class _Chunk:
     rows: pl.DataFrame
     read: datetime
     since: timedelta
-    published: datetime | None
 
 
 class HeldMatches:
@@ -53,21 +53,15 @@ class HeldMatches:
     def __init__(self) -> None:
         self.bytes = 0
         self._chunks: deque[_Chunk] = deque()
-        self._newest: datetime | None = None
 
-    def add(
-        self, records: Mapping[int, pl.DataFrame], read: datetime, since: timedelta, published: datetime | None
-    ) -> None:
+    def add(self, records: Mapping[int, pl.DataFrame], read: datetime, since: timedelta) -> None:
         """Hold matches.
 
         Args:
             records: Offset of a record -> its matches (`MATCH_SCHEMA`).
             read: When they were read.
             since: The time spent waiting so far, of whoever holds them: what `older` is compared with.
-            published: When the newest of the records was put on the bus.
         """
-        if published is not None:
-            self._newest = max(published, self._newest or published)
         named = [frame.with_columns(pl.lit(at, pl.Int64).alias(_OFFSET)) for at, frame in records.items()]
         rows = pl.concat(named)
         if rows.is_empty():
@@ -77,7 +71,7 @@ class HeldMatches:
             place.struct.field("partition").cast(pl.Int64, strict=False).alias(_RAW_PARTITION),
             place.struct.field("offset").cast(pl.Int64, strict=False).alias(_RAW_OFFSET),
         )
-        self._chunks.append(_Chunk(rows, read, since, published))
+        self._chunks.append(_Chunk(rows, read, since))
         self.bytes += int(rows.estimated_size())
 
     def within(self, cut: Mapping[Partition, int]) -> list[Ready]:
@@ -94,13 +88,6 @@ class HeldMatches:
     def older(self, since: timedelta) -> list[Ready]:
         """Let go of all that was held at `since` or before it."""
         return list(self._let_go(lambda chunk: pl.lit(chunk.since <= since)))
-
-    def published_before(self, time: timedelta) -> list[Ready]:
-        """Let go of what was published so long before the newest match read."""
-        if self._newest is None:
-            return []
-        limit = self._newest - time
-        return list(self._let_go(lambda at: pl.lit(at.published is not None and at.published <= limit)))
 
     def oldest(self) -> list[Ready]:
         """Let go of what was read first."""

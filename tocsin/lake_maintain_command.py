@@ -9,14 +9,17 @@ from pathlib import Path
 
 import click
 
-from tocsin.chores import Chore, noting
+from ingest.visible import visible
 from tocsin.health import serve_health
-from tocsin.lake_maintenance import LOW_PRIORITY, Round, maintenance_of
+from tocsin.lake_maintenance import LOW_PRIORITY, LakeMaintenance, Round, maintenance_of, noting_rounds
 from tocsin.languages import counted, gettext, number
+from tocsin.settings import Settings
 from tocsin.settings_options import settings_from, settings_options
-from tocsin.vitals import Vitals
+from tocsin.vitals import STUCK_STARTING, Vitals
 
 USUAL_SECONDS = 300.0
+STAGE = "maintain"
+"""What its health calls it; what fails is told as "lake", which can wait for the morning."""
 
 
 @click.command()
@@ -41,10 +44,17 @@ def maintain(once: bool, config: Path | None, flags: tuple[str, ...]) -> None:
     vitals = Vitals("maintain")
     log_start(settings, "maintain", config)
     with serve_health(settings, vitals):
-        vitals.ready = True
-        tell = noting(settings.data_dir, Chore.MAINTAIN, partial(vitals.failing, "lake"))
-        tell("; ".join(maintenance.round(stop.is_set).failures) or None)
-        maintenance.run(stop, settings.lake.maintenance_seconds or USUAL_SECONDS, tell)
+        keep_in_order(maintenance, settings, vitals, stop)
+        vitals.stopping = True
+
+
+def keep_in_order(maintenance: LakeMaintenance, settings: Settings, vitals: Vitals, stop: threading.Event) -> None:
+    """A round at once, and then one after another until `stop`; the process's health shows that it steps."""
+    vitals.beginning(STAGE, patience=STUCK_STARTING)  # the log of a large table in a far store takes minutes to read
+    vitals.ready = True
+    stepped = partial(vitals.stepped, STAGE)
+    tell = noting_rounds(settings.data_dir, partial(vitals.failing, "lake"))
+    maintenance.run(stop, settings.lake.maintenance_seconds or USUAL_SECONDS, tell, stepped, first=0.0)
 
 
 def summary(done: Round) -> list[str]:
@@ -67,6 +77,10 @@ def summary(done: Round) -> list[str]:
             bytes=number(done.cleaned.bytes),
         ),
     ]
+    if done.partial:
+        lines.append(counted("{n} half-written files of dead writers deleted", done.partial, grouped=True))
+    if done.waiting:
+        lines.append(gettext("Expiry waits: {reason}").format(reason=visible(done.waiting)))
     if done.failures:
         lines.append(counted("{n} steps failed: the log names them", len(done.failures)))
     return lines

@@ -13,16 +13,19 @@ from __future__ import annotations
 import os
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Final
 
 import structlog
 
 from storage.errors import LakeError
 from storage.lake_cleanup import Cleaned, clean
+from storage.lake_clock import ClockDoubt
 from storage.lake_commits import table_names
 from storage.lake_compact import Compacted, compact
 from storage.lake_manifest import seal
@@ -30,6 +33,7 @@ from storage.lake_place import LakePlace
 from storage.lake_retention import RetentionRule, RetentionRules, expire
 from storage.lake_table import EVENTS
 from storage.signing import Signer, open_signer
+from tocsin.chores import EXPIRY_WAITS, Chore, note_chore
 from tocsin.lake_place import lake_of
 from tocsin.settings import Settings
 from tocsin.settings_sections import LakeSection
@@ -40,6 +44,10 @@ LOW_PRIORITY: Final = 10
 LOCK: Final = "maintenance"
 CLEAN_EVERY: Final = timedelta(hours=1)
 """Cleanup lists every file of a table; what it looks for is days old."""
+HALF_WRITTEN: Final = timedelta(hours=1)
+"""What a writer left half written is taken for abandoned after this long: a live one needs moments."""
+STEP_SECONDS: Final = 5.0
+"""While nothing is to be done, that it lives is said this often."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +61,8 @@ class Round:
         sealed: Tables sealed anew.
         cleaned: What was deleted.
         failures: Steps that failed, by their names and tables.
+        waiting: Why what is over was not removed, though nothing failed; empty if there is no doubt.
+        partial: Files removed that writers that died left half written.
         busy: Whether another process was at it, so that nothing was done.
     """
 
@@ -62,6 +72,8 @@ class Round:
     sealed: int = 0
     cleaned: Cleaned = field(default_factory=Cleaned)
     failures: tuple[str, ...] = ()
+    waiting: str = ""
+    partial: int = 0
     busy: bool = False
 
 
@@ -91,19 +103,35 @@ class LakeMaintenance:
         self._clock = clock
         self._cleaned: datetime | None = None
         self._told: set[tuple[str, str]] = set()  # steps that fail, each said once
+        self._doubted = False
 
-    def run(self, stop: threading.Event, seconds: float, failing: Callable[[str | None], None]) -> None:
-        """Make rounds until `stop`.
+    def run(
+        self,
+        stop: threading.Event,
+        seconds: float,
+        tell: Callable[[Round], None],
+        stepped: Callable[[], None] = lambda: None,
+        first: float | None = None,
+    ) -> None:
+        """Wait and make a round, in turn, until `stop`.
 
         Args:
             stop: Ends it after the piece of work under way.
             seconds: Between two rounds.
-            failing: Told what failed in the last round; None if nothing did.
+            tell: Told what each round did.
+            stepped: Called after each piece of work, and while it waits: it lives.
+            first: Before the first one; as between two if not said.
         """
+
+        def asked() -> bool:
+            stepped()
+            return stop.is_set()
+
         lower_priority()
-        while not stop.wait(seconds):
-            done = self.round(stop.is_set)
-            failing("; ".join(done.failures) or None)
+        pause = seconds if first is None else first
+        while _wait(stop, pause, stepped):
+            tell(self.round(asked))
+            pause = seconds
 
     def round(self, stop: Callable[[], bool] = lambda: False) -> Round:
         """One round over all tables. What fails is logged and stands in the answer; nothing foreseen is raised."""
@@ -124,10 +152,8 @@ class LakeMaintenance:
         failures: list[str] = []
         done = Round()
         with self._reported("expiry", "", failures):
-            gone = expire(self._place, self._rules, self._clock(), (), self._signer)
-            for one in gone:
-                log.info("lake: expired", table=one.table, day=str(one.day), hospital=one.hospital, rows=one.rows)
-            done = replace(done, expired=sum(one.rows for one in gone))
+            expired, waiting = self._expire()
+            done = replace(done, expired=expired, waiting=waiting)
         tables = self._tables(failures)
         for name in tables:
             if not stop():
@@ -140,7 +166,9 @@ class LakeMaintenance:
             for name in tables:
                 if not stop():
                     with self._reported("cleanup", name, failures):
-                        done = replace(done, cleaned=done.cleaned + self._clean(name))
+                        done = replace(done, cleaned=done.cleaned + self._clean(name, stop))
+            with self._reported("cleanup", "", failures):
+                done = replace(done, partial=self._discard_partial())
             self._cleaned = self._clock()
         return replace(done, tables=len(tables), failures=tuple(failures))
 
@@ -149,6 +177,28 @@ class LakeMaintenance:
         with self._reported("listing", "", failures):
             names += table_names(self._place)
         return names
+
+    def _expire(self) -> tuple[int, str]:
+        """How many rows went, and why none did."""
+        try:
+            gone = expire(self._place, self._rules, self._clock(), (), self._signer)
+        except ClockDoubt as doubt:
+            say = log.debug if self._doubted else log.warning  # once, not in every round
+            say("lake: expiry waits", reason=str(doubt))
+            self._doubted = True
+            return 0, str(doubt)
+        if self._doubted:
+            log.info("lake: expiry goes on")
+        self._doubted = False
+        for one in gone:
+            log.info("lake: expired", table=one.table, day=str(one.day), hospital=one.hospital, rows=one.rows)
+        return sum(one.rows for one in gone), ""
+
+    def _discard_partial(self) -> int:
+        found = self._place.discard_partial(self._clock() - HALF_WRITTEN)
+        if found:
+            log.info("lake: removed what writers that died left half written", files=found)
+        return found
 
     def _compact(self, name: str, stop: Callable[[], bool]) -> Compacted:
         found = compact(self._place, f"{EVENTS}/{name}", file_bytes=self._file_bytes, now=self._clock, stop=stop)
@@ -165,8 +215,8 @@ class LakeMaintenance:
             )
         return found
 
-    def _clean(self, name: str) -> Cleaned:
-        found = clean(self._place, f"{EVENTS}/{name}", self._clock())
+    def _clean(self, name: str, stop: Callable[[], bool]) -> Cleaned:
+        found = clean(self._place, f"{EVENTS}/{name}", self._clock(), stop=stop)
         if found != Cleaned():
             log.info(
                 "lake: cleaned up", table=name, files=found.files, bytes=found.bytes, log_entries=found.log_entries
@@ -192,6 +242,21 @@ class LakeMaintenance:
         self._told.add((step, table))
 
 
+def noting_rounds(data_dir: Path, failing: Callable[[str | None], None]) -> Callable[[Round], None]:
+    """What to tell of each round: it leaves a note (`tocsin.chores`), and passes on what failed."""
+
+    def tell(done: Round) -> None:
+        if done.busy:  # the other process notes what it does
+            failing(None)
+            return
+        reason = "; ".join(done.failures)
+        figures = {EXPIRY_WAITS: float(bool(done.waiting))}
+        note_chore(data_dir, Chore.MAINTAIN, ok=not reason, reason=reason or done.waiting, figures=figures)
+        failing(reason or None)
+
+    return tell
+
+
 def maintenance_of(settings: Settings) -> LakeMaintenance:
     """The maintenance of the lake that the settings name.
 
@@ -209,7 +274,21 @@ def retention_rules(section: LakeSection) -> RetentionRules:
     return RetentionRules(section.retention_days, section.longest_days, rules)
 
 
+def _wait(stop: threading.Event, seconds: float, stepped: Callable[[], None]) -> bool:
+    """Whether the time has passed and it is not to end."""
+    until = time.monotonic() + seconds
+    while not stop.is_set():
+        stepped()
+        left = until - time.monotonic()
+        if left <= 0:
+            return True
+        stop.wait(min(left, STEP_SECONDS))
+    return False
+
+
 def lower_priority() -> None:
     """Let all else go first: of this thread alone where the system can do so (on Linux a thread has its own)."""
     if sys.platform == "linux":
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), LOW_PRIORITY)
+        thread = threading.get_native_id()
+    if os.getpriority(os.PRIO_PROCESS, thread) < LOW_PRIORITY:  # raising it again would take a right that it has not
+        os.setpriority(os.PRIO_PROCESS, thread, LOW_PRIORITY)

@@ -21,7 +21,7 @@ from prometheus_client.registry import Collector
 
 from ingest.visible import visible
 from tocsin.certificate_dates import CertificateDates
-from tocsin.chores import read_notes
+from tocsin.chores import EXPIRY_WAITS, Chore, read_notes
 from tocsin.health_report import file_bytes, troubles, unready
 from tocsin.metrics_intake import intake_rows
 from tocsin.metrics_rows import COUNTER, GAUGE, Row, Value, one
@@ -253,7 +253,7 @@ def _as_is(values: Iterable[Value]) -> Iterable[Value]:
 
 def _rule_rows(vitals: Vitals) -> Iterator[Row]:
     watch = vitals.rules
-    if watch is None:
+    if watch is None or not watch.compiled:
         return
     rules = watch.current
     yield Row("tocsin_rules_running", GAUGE, "Rules that run.", (), one(lambda: len(rules.plan.rules)))
@@ -288,6 +288,10 @@ def _chore_rows(settings: Settings) -> Iterator[Row]:
             ((chore,), 0.0 if note.succeeded is None else note.succeeded.timestamp()) for chore, note in notes.items()
         ],
     )
+    maintained = notes.get(Chore.MAINTAIN)
+    waits = [] if maintained is None else [((), maintained.figures.get(EXPIRY_WAITS, 0.0))]
+    text = "1 if what is over stays in the lake, because the time is in doubt."
+    yield Row("tocsin_lake_expiry_waiting", GAUGE, text, (), partial(_as_is, waits))
     for name in ("files", "bytes"):
         counted = sorted((note for note in notes.values() if name in note.figures), key=lambda note: note.at)
         found = [((), counted[-1].figures[name])] if counted else []

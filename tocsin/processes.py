@@ -41,7 +41,7 @@ from tocsin.crew import Crew, run_stage
 from tocsin.folders import make_folder
 from tocsin.health import serve_health
 from tocsin.known_sources import KnownSources
-from tocsin.lake_maintenance import maintenance_of
+from tocsin.lake_maintenance import maintenance_of, noting_rounds
 from tocsin.lake_place import lake_of
 from tocsin.rewind import Rewind
 from tocsin.rule_set import RuleSource
@@ -277,9 +277,7 @@ def _start_maintenance(settings: Settings, here: Running) -> None:
     maintenance = maintenance_of(settings)
     seconds = settings.lake.maintenance_seconds
     here.crew.start(
-        lambda stop: maintenance.run(
-            stop, seconds, noting(settings.data_dir, Chore.MAINTAIN, partial(here.failing, "lake"))
-        )
+        lambda stop: maintenance.run(stop, seconds, noting_rounds(settings.data_dir, partial(here.failing, "lake")))
     )
 
 

@@ -60,6 +60,7 @@ class RuleWatch:
         failing: Told why changed rules are not taken up; None once they are.
 
     Attributes:
+        compiled: Whether they run here; a console only shows them.
         current: The rules at work. To be read once for what belongs together.
         seconds: How long it took to read and compile them.
 
@@ -77,6 +78,7 @@ class RuleWatch:
         self._reason: str | None = None
         self._said: set[str] = set()
         self.seconds = 0.0
+        self.compiled = source.compiled
         self._stamps: Stamps | None = _stamps(source)
         self.current = self._loaded(None)
         self._tell(self.current, None)

@@ -222,7 +222,8 @@ def _stores(seen: ProcessStatus) -> Iterator[str]:
         yield gettext("alerts: {waiting} wait for an analyst, {total} in all").format(waiting=waiting, total=total)
     for note in seen.chores:
         done = gettext("done {span} ago") if note.ok else gettext("FAILED {span} ago")
-        yield f"{gettext(CHORES[note.chore])}: {done.format(span=span(seen.at - note.at))}"
+        line = f"{gettext(CHORES[note.chore])}: {done.format(span=span(seen.at - note.at))}"
+        yield f"{line}; {visible(note.reason)}" if note.ok and note.reason else line
 
 
 def span(length: timedelta) -> str:

@@ -69,6 +69,7 @@ class _Stage:
     """What is known of one stage."""
 
     seen: float
+    patience: float | None = None
     starting: bool = True
     lag: int | None = None
     records: int = 0
@@ -120,11 +121,11 @@ class Vitals:
 
     # -- what stages say (see `Watch`) -------------------------------------------------------------------------
 
-    def beginning(self, stage: str) -> None:
-        """A stage is being made, or made anew."""
+    def beginning(self, stage: str, patience: float | None = None) -> None:
+        """A stage is being made, or made anew; `patience`: how many seconds a step may take, if not the usual."""
         with self._lock:
             known = self._stages.setdefault(stage, _Stage(self.clock()))
-            known.seen, known.starting = self.clock(), True
+            known.seen, known.starting, known.patience = self.clock(), True, patience
 
     def stepped(self, stage: str, records: int = 0) -> None:
         """A stage has ended a step, in which it read so many records."""
@@ -224,7 +225,7 @@ class Vitals:
 
 def _signs(name: str, stage: _Stage, moment: float) -> StageSigns:
     idle = max(0.0, moment - stage.seen)
-    limit = STUCK_STARTING if stage.starting else STUCK_SECONDS
+    limit = STUCK_STARTING if stage.starting else stage.patience or STUCK_SECONDS
     return StageSigns(
         name=name,
         lag=stage.lag,
