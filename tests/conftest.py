@@ -6,6 +6,7 @@ fails: a peer that silently went missing would otherwise turn the suite into a s
 
 from __future__ import annotations
 
+import gc
 import importlib.util
 import os
 import shutil
@@ -72,11 +73,26 @@ def shared_data() -> Path:
 KAFKA_TIMEOUT = 300
 """Seconds for a test that may be the first to need the broker: Maven fetches 45 MB then."""
 
+KAFKA_LEAVINGS = "ignore:unclosed <socket:ResourceWarning"
+"""The client closes a connection that it is making only if it comes about: one that a closing client was making, or
+that a dying broker never took, is left to the garbage collector (kafka-python 3)."""
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
-        if "kafka_broker" in getattr(item, "fixturenames", ()) and item.get_closest_marker("timeout") is None:
+        if "kafka_broker" not in getattr(item, "fixturenames", ()):
+            continue
+        item.add_marker(pytest.mark.filterwarnings(KAFKA_LEAVINGS))
+        if item.get_closest_marker("timeout") is None:
             item.add_marker(pytest.mark.timeout(KAFKA_TIMEOUT))
+
+
+@pytest.fixture(autouse=True)
+def kafka_leavings(request: pytest.FixtureRequest) -> Iterator[None]:
+    """What the Kafka client leaves to the garbage collector is collected within the test that may leave it."""
+    yield
+    if "kafka_broker" in request.fixturenames:
+        gc.collect()
 
 
 @pytest.fixture(scope="session")

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Final, cast
+
+import polars as pl
 
 from fault_lines import PATTERN, Script
 from ingest.bus import TOPIC_QUARANTINE, Bus, Position
@@ -75,43 +77,33 @@ def check_lines(lake: Lake, scripts: Mapping[str, tuple[Script, int]], plain: fr
     found.counts |= {"events in the lake": rows}
     if rows != ids:
         found.duplicated.append(f"{rows - ids} events have the id of another one")
-    by_sender: Counter[str] = Counter()
-    summary = lake.query(
-        f"""SELECT sender, hospital, count(*), min(number), max(number), sum(fresh), sum(copies)
-            FROM ({_BY_LINE}) WHERE fresh > 0 GROUP BY ALL"""  # noqa: S608
-    )
-    for sender, hospital, lines, low, high, _, _ in summary.iter_rows():
-        if hospital in plain:
-            continue
-        known = scripts.get(sender)
-        if known is None or known[0].hospital != hospital or low < 0 or high >= known[1]:
-            found.invented.append(f"{lines} lines of {sender!r} at {hospital!r}, {low} to {high}")
-        else:
-            by_sender[sender] += lines
-    for sender, (script, lines) in scripts.items():
-        if by_sender[sender] != lines:
-            found.lost += _gaps(lake, script, lines)
-    odd = lake.query(f"SELECT * FROM ({_BY_LINE}) WHERE fresh > 1 ORDER BY ALL")  # noqa: S608
-    for sender, hospital, number, copies, fresh in odd.iter_rows():
-        if hospital not in plain:
-            found.duplicated.append(f"{sender} line {number}: {fresh} times ({copies - fresh} marked beside)")
-    [(again,)] = lake.query(f"SELECT count(*) FROM ({_LINES}) WHERE again").iter_rows()  # noqa: S608
+    by_line = lake.query(f"SELECT * FROM ({_BY_LINE}) WHERE hospital NOT IN ({_listed(plain)})")  # noqa: S608
+    numbers: dict[str, pl.Series] = {}
+    for whose, lines in by_line.filter(pl.col("fresh") > 0).group_by("sender", "hospital"):
+        sender, hospital = (str(one) for one in whose)
+        script, wanted = scripts.get(sender, (None, 0))
+        low, high = lines["number"].min(), lines["number"].max()
+        if script is None or script.hospital != hospital or not 0 <= cast("int", low) <= cast("int", high) < wanted:
+            found.invented.append(f"{lines.height} lines of {sender!r} at {hospital!r}, {low!r} to {high!r}")
+        if script is not None and script.hospital == hospital:
+            numbers[script.name] = lines["number"]
+    marked = by_line.filter(pl.col("fresh") == 0)
+    for sender, (script, wanted) in scripts.items():
+        gone = pl.int_range(wanted, eager=True).to_frame("number")
+        gone = gone.join(numbers.get(sender, pl.Series(dtype=pl.Int64)).to_frame("number"), on="number", how="anti")
+        only = set(marked.filter(pl.col("sender") == sender)["number"])
+        found.lost += [
+            f"{script.name} line {number}{' (only as sent again)' if number in only else ''}"
+            for number in gone["number"].sort()
+        ]
+    for sender, _, number, copies, fresh in by_line.filter(pl.col("fresh") > 1).sort(pl.all()).iter_rows():
+        found.duplicated.append(f"{sender} line {number}: {fresh} times ({copies - fresh} marked beside)")
+    again = int((by_line["copies"] - by_line["fresh"]).sum())
     found.counts |= {"lines wanted": sum(lines for _, lines in scripts.values()), "marked as sent again": again}
 
 
-def _gaps(lake: Lake, script: Script, lines: int) -> list[str]:
-    """Lines that are missing, as ranges."""
-    there = lake.query(
-        f"""SELECT number, sum(fresh) FROM ({_BY_LINE})
-            WHERE sender = '{script.name}' GROUP BY ALL"""  # noqa: S608
-    )
-    fresh = {number for number, times in there.iter_rows() if times}
-    marked = {number for number, times in there.iter_rows() if not times}
-    return [
-        f"{script.name} line {number}{' (only as sent again)' if number in marked else ''}"
-        for number in range(lines)
-        if number not in fresh
-    ]
+def _listed(names: Collection[str]) -> str:
+    return ", ".join(f"'{name}'" for name in names) or "''"
 
 
 def check_alerts(lake: Lake, store: AlertStore, scripts: Iterable[tuple[Script, int]], found: Findings) -> None:
@@ -119,7 +111,7 @@ def check_alerts(lake: Lake, store: AlertStore, scripts: Iterable[tuple[Script, 
     rows = store.database.select("SELECT id, rule_title, tenant, event_ids FROM alerts")
     behind = {str(one): list(events) for one, _, _, events in rows}  # type: ignore[call-overload]
     events = {event for ids in behind.values() for event in ids if event not in behind}
-    numbers = _numbers(lake, sorted(events))
+    numbers = _numbers(lake, events)
     got: Counter[AlertKey] = Counter()
     for one, rule, tenant, _ in rows:
         try:
@@ -142,13 +134,10 @@ def _evidence(event: str, behind: Mapping[str, Sequence[str]], numbers: Mapping[
     return tuple(sorted(number for one in behind[event] for number in _evidence(one, behind, numbers)))
 
 
-def _numbers(lake: Lake, events: Sequence[str]) -> dict[str, int]:
-    """Event id -> number of the line."""
-    found: dict[str, int] = {}
-    for start in range(0, len(events), 5_000):
-        ids = ", ".join(f"'{event}'" for event in events[start : start + 5_000])
-        found |= dict(lake.query(f"SELECT id, number FROM ({_LINES}) WHERE id IN ({ids})").iter_rows())  # noqa: S608
-    return found
+def _numbers(lake: Lake, events: Collection[str]) -> dict[str, int]:
+    """Event id -> number of the line, in one reading of all lines that are not of the quiet ones."""
+    loud = lake.query(f"SELECT id, number FROM ({_LINES} WHERE \"event.original\" NOT LIKE '%- quiet %')")  # noqa: S608
+    return {event: number for event, number in loud.iter_rows() if event in events}
 
 
 def check_quarantine(bus: Bus, poison: Sequence[Position], doubtful: Sequence[bytes], found: Findings) -> None:

@@ -79,13 +79,23 @@ class Layout:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The processes."""
-        counts = (("console", 1), ("correlate", self.correlate), ("detect", self.detect), ("collect", self.collect))
+        """The processes; the first is the lake's maintenance, which has nothing to do with the bus."""
+        counts = (
+            ("maintain", 1),
+            ("console", 1),
+            ("correlate", self.correlate),
+            ("detect", self.detect),
+            ("collect", self.collect),
+        )
         return tuple(f"{role}-{number}" for role, count in counts for number in range(count))
 
 
 INTRUDERS: Final = ("detect-9", "correlate-9")
 """Workers that come for a short time; only on Kafka."""
+
+MAINTENANCE: Final = "maintain-0"
+_COMMANDS: Final = {"maintain": ("lake", "maintain")}
+"""Role -> the command that runs it, where that is not its name."""
 
 
 def free_ports(number: int) -> list[int]:
@@ -168,7 +178,7 @@ class Region:
         sections = {
             "bus": bus,
             "detect": "flush_seconds = 1.0",
-            "lake": f'path = "{disks}/lake"\nmaintenance_seconds = 20.0\nfile_bytes = 16777216',
+            "lake": f'path = "{disks}/lake"\nmaintenance_seconds = 10.0\nfile_bytes = 16777216',
             "alerts": f'path = "{disks}/alerts/alerts.duckdb"',
             "silence": "enabled = false",  # it goes by the clock: no two runs would give the same alerts
             "console": f"port = {self.console_port}",
@@ -266,7 +276,8 @@ class Region:
         environment = {key: value for key, value in os.environ.items() if not key.startswith("TOCSIN_")}
         if self._preload is not None:
             environment |= {"FAULT_PRELOAD": str(self._preload), "FAULT_CLOCK": str(self.folder / f"{name}.clock")}
-        arguments = [name.partition("-")[0], "--config", str(self.folder / f"{name}.toml")]
+        role = name.partition("-")[0]
+        arguments = [*_COMMANDS.get(role, (role,)), "--config", str(self.folder / f"{name}.toml")]
         with (self.folder / f"{name}.log").open("ab") as log:
             return subprocess.Popen(
                 [sys.executable, "-c", _LAUNCHER, str(os.getpid()), *arguments],
@@ -276,6 +287,17 @@ class Region:
                 cwd=REPOSITORY,
                 env=environment,
             )
+
+    def command(self, *words: str, name: str = MAINTENANCE) -> subprocess.CompletedProcess[str]:
+        """Run a command with the settings of a process."""
+        return subprocess.run(
+            [sys.executable, "-m", "tocsin", *words, "--config", str(self.folder / f"{name}.toml")],
+            capture_output=True,
+            text=True,
+            check=False,
+            cwd=REPOSITORY,
+            env={key: value for key, value in os.environ.items() if not key.startswith("TOCSIN_")},
+        )
 
     def log_of(self, name: str) -> str:
         """What a process has said so far."""

@@ -15,11 +15,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import orjson
+from fault_plan import plan, strike_all
 
 from fault_check import Findings, check_alerts, check_lines, check_plain, check_quarantine, lake_at
-from fault_kinds import Strike, plan, strike_all
+from fault_kinds import Strike
 from fault_lines import Script
-from fault_region import Layout, Region, Sample
+from fault_region import MAINTENANCE, Layout, Region, Sample
 from fault_report import Report, Told
 from fault_senders import PlainSender, RelpSender, wait_until
 from ingest.bus import TOPIC_ALERTS, TOPIC_MATCHES, TOPIC_RAW, TOPIC_SOURCES, Bus, BusError
@@ -269,6 +270,7 @@ def _drain(region: Region, seconds: float, quiet: float, found: Findings) -> flo
 
 
 def _check(region: Region, senders: list[RelpSender], analyst: Analyst, found: Findings) -> None:
+    _verify(region, found)
     lake = lake_at(region.folder)
     every = {sender.script.name: (sender.script, sender.acknowledged) for sender in senders}
     check_lines(lake, every, frozenset({"plain-tcp", "plain-udp"}), found)
@@ -281,6 +283,21 @@ def _check(region: Region, senders: list[RelpSender], analyst: Analyst, found: F
             found.counts |= {"decisions": len(analyst.accepted)}
     except StorageError as error:
         found.other.append(f"the alert store: {error}")
+
+
+def _verify(region: Region, found: Findings) -> None:
+    """What the region's own commands say of the lake and of the alert store."""
+    for name, *words in (
+        (MAINTENANCE, "lake", "maintain", "--once"),
+        (MAINTENANCE, "lake", "verify", "--json"),
+        ("console-0", "alerts", "verify"),
+    ):
+        done = region.command(*words, name=name)
+        if done.returncode:
+            said = (done.stdout + done.stderr).strip()[-600:]
+            found.other.append(f"tocsin {' '.join(words)}: status {done.returncode}: {said}")
+        elif words[-1] == "--json":
+            found.counts |= {"files verified": orjson.loads(done.stdout)["files"]}
 
 
 def _told(sender: RelpSender) -> dict[str, float]:

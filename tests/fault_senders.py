@@ -95,6 +95,8 @@ class RelpSender(threading.Thread):
         while not self.is_through():
             frames: list[bytes] = []
             limit = min(self._allowed(), self.acknowledged + self._window, at + BURST)
+            if self._ends is None and at - self.acknowledged > self._window // 2:
+                limit = at  # in bursts, as a relay under load sends
             while at < limit:
                 text = self._text(at)
                 frames.append(b"%d syslog %d %b\n" % (at - first + 2, len(text), text))

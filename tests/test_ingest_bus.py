@@ -32,9 +32,6 @@ from ingest.bus_kafka import KafkaBus, KafkaSettings
 if TYPE_CHECKING:
     from deploy.kafka.broker import KafkaBroker
 
-pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-"""A connection that the client was making as the broker died may be left to the garbage collector, under heavy load."""
-
 PATIENCE = 30.0
 
 

@@ -109,7 +109,9 @@ def test_a_full_disk_is_waited_for(
         assert process.popen.poll() is None
         said = process.troubles(marks[name])
         assert len(said) <= 3, said
-        assert not repeated([text.split(":")[0] for text in said]), said
+        # once of each place: all disks have room again within a moment of each other, and between two of them it may
+        # find the next one full
+        assert not repeated([":".join(text.split(":")[:2]) for text in said]), said
         assert not any("Traceback" in text for text in said)
 
 

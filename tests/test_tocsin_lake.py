@@ -232,3 +232,15 @@ def test_its_health_shows_that_it_steps(tmp_path: Path, monkeypatch: pytest.Monk
     keep_in_order(maintenance_of(settings), settings, vitals, stop)
     assert steps.count(False) > 1, "within the round"
     assert [(one.name, one.starting, one.stuck) for one in vitals.stages()] == [("maintain", False, False)]
+
+
+def test_a_thread_that_is_lower_already_is_left_where_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: int) -> None:
+        raise PermissionError("raising a priority takes a right")
+
+    monkeypatch.setattr("os.getpriority", lambda *_: 19)
+    monkeypatch.setattr("os.setpriority", refuse)
+    lake_maintenance.lower_priority()
+    monkeypatch.setattr("os.getpriority", lambda *_: 0)
+    with pytest.raises(PermissionError):
+        lake_maintenance.lower_priority()
