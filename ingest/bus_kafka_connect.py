@@ -31,7 +31,10 @@ class Attempt(Protocol):
 class Outcome(Protocol):
     """The client's future, as far as it is used here."""
 
-    def add_errback(self, called: Callable[[Exception], None]) -> object:
+    def add_callback(self, called: Callable[[object], object]) -> object:
+        """Call this if it comes about."""
+
+    def add_errback(self, called: Callable[[Exception], object]) -> object:
         """Call this if it fails."""
 
 
@@ -45,6 +48,12 @@ class Connections(Protocol):
     """What the client connects with."""
 
     get_connection: Callable[..., Attempt]
+
+    def update_backoff(self, node: object) -> object:
+        """Wait before the next attempt, longer after each failed one."""
+
+    def reset_backoff(self, node: object) -> object:
+        """Do not wait."""
 
 
 class Network(Protocol):
@@ -178,7 +187,8 @@ def connect(
             opened = network(**configs)
             undo.callback(opened.close)
             opened.cluster.config["allow_auto_create_topics"] = False
-            attempts.watch(opened._manager)  # noqa: SLF001 - the client has no other place for it
+            wait_between_attempts(opened._manager)  # noqa: SLF001 - the client has no other place for it
+            attempts.watch(opened._manager)  # noqa: SLF001
             return opened
 
         try:
@@ -190,6 +200,31 @@ def connect(
         undo.pop_all()
     attempts.over = True
     return client
+
+
+def wait_between_attempts(connections: Connections) -> None:
+    """Have the client wait before it connects again to a node that takes connections and drops them.
+
+    The client takes a connection that was dropped before its first answer for one that came about, and does not wait:
+    over a thousand attempts a second against a proxy whose broker is away.
+
+    Args:
+        connections: What the client connects with.
+    """
+    get_connection = connections.get_connection
+
+    def get_and_wait(node: object, *arguments: object, **options: object) -> Attempt:
+        if not options.get("reset_backoff_on_connect", True):  # who says so sees to it
+            return get_connection(node, *arguments, **options)
+        attempt = get_connection(node, *arguments, **options, reset_backoff_on_connect=False)
+        if latest.get(node) is not attempt:  # a connection is asked for with every request
+            latest[node] = attempt
+            attempt.init_future.add_callback(lambda _: connections.reset_backoff(node))
+            attempt.init_future.add_errback(lambda _: connections.update_backoff(node))
+        return attempt
+
+    latest: dict[object, Attempt] = {}
+    connections.get_connection = get_and_wait
 
 
 class _Attempts:

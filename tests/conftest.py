@@ -83,7 +83,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if "kafka_broker" not in getattr(item, "fixturenames", ()):
             continue
         item.add_marker(pytest.mark.filterwarnings(KAFKA_LEAVINGS))
-        if item.get_closest_marker("timeout") is None:
+        if all(item.get_closest_marker(name) is None for name in ("timeout", "soak")):
             item.add_marker(pytest.mark.timeout(KAFKA_TIMEOUT))
 
 

@@ -335,3 +335,33 @@ def test_a_bus_that_is_ending_waits_little_for_a_broker_that_is_away(
         assert time.monotonic() - begin < 10
     finally:
         broker.kill()
+
+
+def test_who_takes_connections_and_drops_them_is_not_asked_without_a_pause(
+    kafka_broker: KafkaBroker, tmp_path: Path, topic: str
+) -> None:
+    broker = type(kafka_broker)(tmp_path)
+    broker.start()
+    dropped = 0
+    with closing(KafkaBus(settings(broker.bootstrap_servers))) as bus:
+        bus.ensure_topics([topic])
+        bus.publish([Message(topic, "k", b"x")])
+        broker.kill()
+
+        def drop() -> None:  # as a proxy does whose broker is away
+            nonlocal dropped
+            with suppress(OSError):
+                while True:
+                    connection, _ = listener.accept()
+                    connection.close()
+                    dropped += 1
+
+        host, _, port = broker.bootstrap_servers.rpartition(":")
+        with closing(socket.create_server((host, int(port)))) as listener:
+            dropping = threading.Thread(target=drop)
+            dropping.start()
+            with pytest.raises(BusError):
+                bus.publish([Message(topic, "k", b"y")])  # tries for six seconds
+            listener.shutdown(socket.SHUT_RDWR)
+            dropping.join(PATIENCE)
+    assert 0 < dropped < 100

@@ -84,6 +84,29 @@ def test_libraries_are_heard_from_warnings_on_in_the_same_form() -> None:
     assert len(found) == 3
 
 
+@pytest.mark.parametrize(("level", "said"), [("info", 5 + 5 + 2 + 9), ("debug", 9 + 9 + 2 + 9)])
+def test_what_the_kafka_client_says_over_and_over_is_said_a_few_times_a_minute(level: str, said: int) -> None:
+    found = records_of(
+        """
+        import time
+        minute = time.monotonic()
+        time.monotonic = lambda: minute
+        kafka, other = logging.getLogger("kafka.net.transport"), logging.getLogger("asyncio")
+        for number in range(11):
+            if number == 9:
+                minute += 60
+            kafka.error("socket %s disconnected", number)
+            if number < 9:
+                kafka.error("abort")
+                other.error("a task failed")
+        """,
+        level,
+    )
+    assert len(found) == said
+    text = "socket 9 disconnected" + (" (and 4 more like it before)" if level == "info" else "")
+    assert [record["event"] for record in found[-2:]] == [text, "socket 10 disconnected"]
+
+
 @pytest.mark.parametrize(
     ("code", "event"),
     [

@@ -4,8 +4,11 @@ Values may hold text that an attacker wrote, so control characters are shown as 
 nor forge a line. A record is one line, always: an exception becomes fields of it.
 
 What libraries log through `logging` (the web server, the Kafka client, asyncio) goes the same way, and so does what
-ends a thread or the process. As JSON, a record is one object: `time` (RFC 3339), `level`, `event`, `process`, then what
-belongs to the event; of an exception `error_type`, `error` and `traceback`.
+ends a thread or the process. The Kafka client says several lines of every attempt to connect, hundreds a minute while a
+broker is away: of one kind a few are let through each minute, and the next says how many were not.
+
+As JSON, a record is one object: `time` (RFC 3339), `level`, `event`, `process`, then what belongs to the event; of an
+exception `error_type`, `error` and `traceback`.
 """
 
 from __future__ import annotations
@@ -14,6 +17,7 @@ import json
 import logging
 import sys
 import threading
+import time
 import traceback
 from collections.abc import MutableMapping
 from dataclasses import dataclass
@@ -30,6 +34,10 @@ Event = MutableMapping[str, object]
 
 FIRST: Final = ("time", "level", "event", "process")
 """Keys of a record that an event cannot give; they come first."""
+
+
+REPEATS: Final = 5
+"""Records a minute that the Kafka client may say of one kind."""
 
 
 @dataclass(slots=True)
@@ -109,6 +117,31 @@ class _Stderr(logging.StreamHandler[TextIO]):
         """Not kept."""
 
 
+class _Repeats(logging.Filter):
+    """Lets through `REPEATS` records a minute of what the Kafka client says at one place of its code.
+
+    What else libraries say passes: asyncio, for one, says all it has to say at one place.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._seen: dict[tuple[str, int], tuple[float, int]] = {}  # place -> end of its minute, records in it
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if record.name.partition(".")[0] != "kafka":
+            return True
+        place = (record.pathname, record.lineno)
+        end, number = self._seen.get(place, (0.0, 0))
+        now = time.monotonic()
+        if now >= end:
+            end, held_back, number = now + 60.0, number - REPEATS, 0
+            if held_back > 0:
+                record.msg = f"{record.getMessage()} (and {held_back} more like it before)"
+                record.args = ()
+        self._seen[place] = (end, number + 1)
+        return number < REPEATS
+
+
 def configure_logs(level: str, form: str) -> None:
     """Set up the log of this process, and that of the libraries in it.
 
@@ -145,6 +178,8 @@ def _hear_libraries(
         root.removeHandler(handler)
     handler = _Stderr()
     handler.setLevel(level)
+    if level > logging.INFO:
+        handler.addFilter(_Repeats())
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=[structlog.stdlib.add_logger_name, *shared],
