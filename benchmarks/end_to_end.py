@@ -179,7 +179,7 @@ def latency(region: Region, bus: Bus, senders: Senders, share: float, rate: floa
     time.sleep(1)  # the last answer
     watch.end()
     took = [watch.seen[name] - moment for name, moment in sent.items() if name in watch.seen]
-    cuts = statistics.quantiles(took, n=100)
+    cuts = statistics.quantiles(took, n=100, method="inclusive")
     late = statistics.median(took[-max(1, len(took) // 10) :])
     return Latency(share, rate, len(sent), len(took), cuts[49], cuts[98], max(took), late, max(0.0, emptied - ended))
 

@@ -41,10 +41,12 @@ from ingest.formats.times import UTC_ZONE
 from ingest.readings import Reading, Readings
 from storage.errors import LakeError
 from storage.lake import Lake
+from storage.lake_scan import ScanCounts
 from tocsin.containment import match_contained, parse_contained
 from tocsin.hunt_correlations import HuntedCorrelations, shown_correlations, shown_matches, wanted_rules
 from tocsin.hunt_correlations import hunted as hunted_correlations
 from tocsin.hunt_report import HuntPrinter, MatchLines, MatchTable
+from tocsin.hunt_scope import scan_lines, scope_of, scope_options
 from tocsin.lake_place import lake_at, standing_lake
 from tocsin.languages import gettext
 from tocsin.path_lists import PathListCommand
@@ -257,6 +259,7 @@ def _lake(folder: Path | None, config: Path | None) -> Lake:
 )
 @click.option("--lake", "in_lake", is_flag=True, help="Hunt in the lake instead of files.")
 @click.option("--lake-path", type=click.Path(path_type=Path), help="Another lake.")
+@scope_options
 @click.option("--json", "as_json", is_flag=True, help="One line of JSON a match on stdout, and nothing else there.")
 @click.option(
     "--level",
@@ -298,6 +301,9 @@ def hunt(
     expand_paths: tuple[Path, ...],
     max_decompressed: int,
     config: Path | None,
+    since: datetime | None,
+    until: datetime | None,
+    tenants: tuple[str, ...],
     time_zone: str | None,
     format_name: str | None,
     *,
@@ -311,6 +317,9 @@ def hunt(
     """
     if (in_lake or lake_path is not None) == bool(event_paths):
         raise HuntError(gettext("say either --events PATH... or --lake"))
+    scope = scope_of(since, until, tenants)
+    if event_paths and scope.narrowed:
+        raise HuntError(gettext("--since, --until and --tenant are of the lake: they need --lake"))
     for path in (*rule_paths, *event_paths):
         if not path.exists():
             raise HuntError(gettext("{path}: no such file or folder").format(path=path))
@@ -335,7 +344,7 @@ def hunt(
         printer.rules(pack, plan, hunted.run, show_refused=True)
         raise HuntError(gettext("no rules to run in {paths}").format(paths=", ".join(map(str, rule_paths))))
     printer.rules(pack, plan, hunted.run, show_refused=show_refused)
-    tally = HuntTally()
+    tally, counts = HuntTally(), ScanCounts()
     found: Iterator[pl.DataFrame | SourceProblem]
     if lake is None:
         limits = ReadLimits(decompressed_bytes=max_decompressed)
@@ -343,11 +352,11 @@ def hunt(
         readings = Readings(others=Reading(time_zone or UTC_ZONE, format_name))
         found = hunt_files(plan, items, tally, events_of=hunted.run.needed, readings=readings)
     else:
-        found = iter(hunt_lake(plan, lake.read(), lake.place.name, tally, events_of=hunted.run.needed))
+        found = iter(hunt_lake(plan, scope.read(lake, counts), lake.place.name, tally, events_of=hunted.run.needed))
     try:
         for item in with_correlations(found, hunted, tally):
             printer.item(item, tally)
-        printer.end(tally, time.monotonic() - started)
+        printer.end(tally, time.monotonic() - started, scan_lines(counts) if lake is not None else ())
     except BrokenPipeError:  # the reader of stdout has seen enough, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return

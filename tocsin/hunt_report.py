@@ -225,15 +225,15 @@ class HuntPrinter:
         else:
             self._name(item)
 
-    def end(self, tally: HuntTally, seconds: float) -> None:
-        """Print what is still to print, and the sums."""
+    def end(self, tally: HuntTally, seconds: float, scanned: Sequence[str] = ()) -> None:
+        """Print what is still to print, and the sums; `scanned` is what of the lake was read."""
         self._out.end()
         for problem in self._skipped[:NAMED_SKIPS]:
             self._name(problem)
         if len(self._skipped) > NAMED_SKIPS:
             more = len(self._skipped) - NAMED_SKIPS
             self._say(counted("skipped: {n} more files that are not event files", more))
-        for line in summary(tally, seconds):
+        for line in (*summary(tally, seconds), *scanned):
             self._say(line)
 
     def _name(self, problem: SourceProblem) -> None:
