@@ -95,6 +95,6 @@ def firewall_text(draw: random.Random) -> str:
     return (
         f"- - - - date=2026-11-20 time=10:00:{draw.randrange(60):02d} devname=fw-1 devid=FGT60F0000000001 "
         f"logid=0000000013 type=traffic subtype=forward level=notice vd=root srcip={source} "
-        f"srcport={draw.randrange(65536)} dstip={target} dstport={draw.choice([53, 80, 443, 8443])} proto=6 "
+        f"srcport={draw.randrange(65536)} dstip={target} dstport={draw.choice([53, 123, 443, 8443])} proto=6 "
         f"action={draw.choice(['accept', 'deny', 'close'])} sentbyte={draw.randrange(99999)} rcvdbyte=0"
     )

@@ -18,6 +18,7 @@ import pyarrow as pa
 
 from ingest.envelope import ENVELOPE
 from storage.errors import LakeError
+from storage.lake_columns import DATE, LAKE_COLUMNS
 from storage.lake_scan import Snapshot, dataset
 from storage.lake_table import LAKE_FAULTS
 
@@ -65,14 +66,15 @@ def sql_rows(name: str, tables: Sequence[Snapshot], sql: str) -> Iterator[pa.Rec
 
 
 def _register_views(connection: duckdb.DuckDBPyConnection, tables: Sequence[Snapshot]) -> None:
-    columns = ", ".join(_quoted(name) for name in ENVELOPE)
+    kinds = {DATE: LAKE_COLUMNS[DATE], **ENVELOPE}
+    columns = ", ".join(_quoted(name) for name in kinds)
     selects: list[str] = []
     for table in tables:
         connection.register(table.name, dataset(table))
         literal = str(table.logsource).replace("'", "''")
         selects.append(f"SELECT '{literal}' AS {LOGSOURCE_COLUMN}, {columns} FROM {_quoted(table.name)}")  # noqa: S608
     if not selects:
-        connection.register("nothing", pl.DataFrame(schema={LOGSOURCE_COLUMN: pl.String(), **ENVELOPE}))
+        connection.register("nothing", pl.DataFrame(schema={LOGSOURCE_COLUMN: pl.String(), **kinds}))
         selects.append("SELECT * FROM nothing")
     connection.execute(f"CREATE VIEW {EVENTS_VIEW} AS {' UNION ALL '.join(selects)}")
 

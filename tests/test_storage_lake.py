@@ -564,6 +564,7 @@ def test_queries_see_the_tables_and_nothing_else(lake: Lake) -> None:
     assert counted == [("linux/_/sshd", 1), ("windows/process_creation/sysmon", 2)]
     assert lake.query('SELECT "A%20b" FROM "windows.process_creation.sysmon" ORDER BY 1').rows() == [("x",), ("y",)]
     assert lake.query('SELECT max("@timestamp") AS t FROM events').item() == NEW_YEAR
+    assert lake.query(f"SELECT count(*) FROM events WHERE date = '{NEW_YEAR.date()}'").item() == 3  # noqa: S608
     for refused in (
         "SELECT * FROM read_csv('/etc/hostname')",
         "ATTACH '/tmp/other.duckdb'",
