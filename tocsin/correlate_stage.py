@@ -21,6 +21,7 @@ from __future__ import annotations
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Final
@@ -37,8 +38,9 @@ from detections.match import MATCH_SCHEMA
 from ingest.bus import TOPIC_ALERTS, TOPIC_FIRINGS, TOPIC_MATCHES, TOPIC_RAW, Bus, Message, Partition, Record
 from ingest.ipc import FrameDecodeError, decode_frame
 from storage.alert_codec import encode_alert
-from tocsin.correlation_state import Pace, faster, paces_of, read_back, rebuild
+from tocsin.correlation_state import SLICE, Pace, faster, paces_of, read_back, rebuild
 from tocsin.held_matches import HeldMatches, Ready
+from tocsin.readback_matches import in_slices
 from tocsin.stages import DETECT_GROUP, PUBLISHED, RECORDS_A_STEP, next_offsets, quarantined
 from tocsin.tally import Flow, Tally
 
@@ -54,9 +56,6 @@ MOST_CUTS: Final = 32
 
 LONGEST_TICK: Final = timedelta(seconds=5)
 """The most that one look adds to how long matches have waited: a process that stood still has not waited."""
-
-SLICE: Final = 50_000
-"""Matches given to the engine at once: what it holds of each is much larger than the match."""
 
 _BY_TENANT: Final = frozenset({"late", "future"})
 
@@ -228,17 +227,16 @@ class CorrelateStage:
         )
         reach = self._how.lateness + correlator.lookback
         found = read_back(self._bus, partition, position, self._rules.rules, self._needed, reach, self._clock())
-        for matches in found.matches:
-            self._memory.add(matches)
+        with closing(found.matches):
+            for matches in rebuild(correlator, found):
+                self._memory.add(matches)
         self._memory.add_restored(found.firings, {rule.id: rule for rule in self._rules.rules})
-        rebuild(correlator, found)
         if found.records:
-            matches_read = sum(matches.height for matches in found.matches)
             log.info(
                 "correlations read back",
                 partition=partition.partition,
                 records=found.records,
-                matches=matches_read,
+                matches=found.matches.height,
                 firings=len(found.firings),
                 groups=correlator.counters.groups,
             )
@@ -275,8 +273,7 @@ class CorrelateStage:
             for tenant, pace in paces_of(part.matches, part.read).items():
                 share.paces[tenant] = faster(share.paces.get(tenant), pace)
         matches = pl.concat([part.matches for part in ready])
-        in_time = matches.sort(pl.min_horizontal("timestamp", "received"), maintain_order=True)
-        return [fired for part in in_time.iter_slices(SLICE) for fired in share.correlator.feed(part)]
+        return [fired for part in in_slices(matches, SLICE) for fired in share.correlator.feed(part)]
 
     def _publish(self, messages: Sequence[Message], fired: Sequence[Correlation]) -> None:
         if not messages and not fired:

@@ -9,6 +9,7 @@ has a watermark of its own, and a hospital whose old logs are played has one mon
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Final, TypeVar
@@ -25,6 +26,7 @@ from ingest.bus import TOPIC_FIRINGS, Bus, Partition, Record
 from ingest.ipc import FrameDecodeError, decode_frame
 from storage.alert_codec import decode_alert
 from storage.errors import AlertDecodeError
+from tocsin.readback_matches import ReadbackMatches
 from tocsin.stages import PUBLISHED
 
 log = structlog.get_logger()
@@ -34,6 +36,12 @@ STEP: Final = 64
 
 LONGEST_STEP: Final = 256
 """Matches come in records of up to about 1 MiB."""
+
+HELD_BYTES: Final = 64 * 1024 * 1024
+"""Matches that are held in memory on the way back; what is more goes to temporary files."""
+
+SLICE: Final = 50_000
+"""Matches given to the engine at once: what it holds of each is much larger than the match."""
 
 CLOCKS_APART: Final = timedelta(hours=1)
 """How far the clocks of the machines that collect and detect may be apart or step; only more is read for it."""
@@ -79,14 +87,14 @@ class Readback:
     """What was read back.
 
     Attributes:
-        matches: Frames of those that are needed, oldest first.
+        matches: Those that are needed.
         ahead: Tenant -> the earliest time of a match from the position on.
         paces: Tenant -> how far it had come.
         firings: Correlations that had fired.
         records: How many records were read for it.
     """
 
-    matches: list[pl.DataFrame] = field(default_factory=list)
+    matches: ReadbackMatches
     paces: dict[str, Pace] = field(default_factory=dict)
     ahead: dict[str, datetime] = field(default_factory=dict)
     firings: list[Firing] = field(default_factory=list)
@@ -107,7 +115,7 @@ def read_back(
     reach: timedelta,
     now: datetime,
 ) -> Readback:
-    """Read what the state at a position of `tocsin.matches` follows from.
+    """Read what the state at a position of `tocsin.matches` follows from; its `matches` are to be closed.
 
     Args:
         bus: The bus.
@@ -121,7 +129,26 @@ def read_back(
     Raises:
         BusError: The bus cannot be asked.
     """
-    found = Readback(ahead=_ahead(bus, partition, position, needed))
+    with ExitStack() as undo:
+        found = Readback(undo.enter_context(closing(ReadbackMatches(HELD_BYTES, SLICE))))
+        found.ahead = _ahead(bus, partition, position, needed)
+        newest = _read_matches(bus, partition, position, needed, found, reach, now)
+        if newest is not None:
+            found.firings = _firings(bus, found, {rule.id: rule for rule in rules}, newest, reach)
+        undo.pop_all()
+    return found
+
+
+def _read_matches(
+    bus: Bus,
+    partition: Partition,
+    position: int,
+    needed: Sequence[str],
+    found: Readback,
+    reach: timedelta,
+    now: datetime,
+) -> datetime | None:
+    """Read the matches; when the newest of them were put on the bus."""
     newest: datetime | None = None
     for records in _steps(bus, partition, position):
         found.records += len(records)
@@ -132,24 +159,23 @@ def read_back(
         newest = newest or published
         useful = matches.filter(pl.col("timestamp") >= _floor(matches, found, reach))
         if useful.height:
-            found.matches.insert(0, useful)
+            found.matches.add_before(useful)
         elif published is not None and newest is not None and published < newest - reach - CLOCKS_APART:
             break
-    if newest is not None:
-        found.firings = _firings(bus, found, {rule.id: rule for rule in rules}, newest, reach)
-    return found
+    return newest
 
 
-def rebuild(correlator: Correlator, found: Readback) -> None:
-    """Bring a new correlator to where the one before it was.
+def rebuild(correlator: Correlator, found: Readback) -> Iterator[pl.DataFrame]:
+    """Bring a new correlator to where the one before it was; yields the matches as it takes them.
 
-    All matches at once: what was read live in one step may lie in two steps of the way back, and would be late in the
-    second. Within one frame nothing is. Time goes no further than to the earliest match ahead: workers put on the bus
-    what they find each at its own pace, and that match may have been correlated with later ones that lie before it.
+    In the order of event time: what was read live in one step may lie in two steps of the way back, and would be late
+    in the second. Time goes no further than to the earliest match ahead: workers put on the bus what they find each at
+    its own pace, and that match may have been correlated with later ones that lie before it.
     """
     correlator.restore(found.firings)
-    if found.matches:
-        correlator.replay(pl.concat(found.matches), found.ahead)
+    for part in found.matches.in_order():
+        correlator.replay(part, found.ahead)
+        yield part
     correlator.resume()
 
 
