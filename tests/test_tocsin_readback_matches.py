@@ -9,7 +9,7 @@ from pathlib import Path
 
 import polars as pl
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from detections.match import MATCH_SCHEMA
@@ -38,6 +38,7 @@ def frames(steps: list[list[tuple[int, int]]]) -> list[pl.DataFrame]:
     return made
 
 
+@settings(deadline=None)
 @given(steps=STEPS, most=st.sampled_from([0, 300, 2_000, 1 << 20]), rows=st.integers(1, 9))
 def test_the_order_is_that_of_the_whole_at_once(steps: list[list[tuple[int, int]]], most: int, rows: int) -> None:
     made = frames(steps)
