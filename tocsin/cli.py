@@ -39,6 +39,7 @@ COMMANDS: Final = {
     "hospital": "tocsin.hospital_command:hospital",
     "hunt": "tocsin.hunt:hunt",
     "lake": "tocsin.lake_command:lake",
+    "quarantine": "tocsin.quarantine_command:quarantine",
     "rules": "tocsin.rules_command:rules",
     "sources": "tocsin.sources_command:sources",
     "status": "tocsin.status_command:status",
