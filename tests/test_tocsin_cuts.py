@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from itertools import pairwise
 from pathlib import Path
 
 import polars as pl
@@ -21,6 +22,7 @@ from storage.alert import Alert
 from storage.alert_codec import decode_alert
 from storage.lake import Lake
 from tocsin.correlate_stage import CORRELATE_GROUP, CorrelateStage, steady_clock
+from tocsin.cuts import MOST_CUTS, Cut, Cuts
 from tocsin.raw_poll import LINES_A_STEP, RECORDS_A_POLL, UNSAID_LINES, lines_said
 from tocsin.stages import DETECT_GROUP, PUBLISHED, DetectStage, Flush
 from tocsin.tally import Tally
@@ -37,13 +39,14 @@ class Detects:
         log = self.bus.broker.logs.setdefault(Partition(TOPIC_RAW, partition), [])
         log.append(Record(TOPIC_RAW, partition, len(log), "brest/192.0.2.1", b"line"))
 
-    def match(self, partition: int, offset: int, seconds: float, wrong: float = 0.0) -> None:
-        """A worker, whose clock is wrong by so many seconds, finds something in that line, and has committed it."""
+    def match(self, partition: int, offset: int, seconds: float, wrong: float = 0.0, *, commits: bool = True) -> None:
+        """A worker, whose clock is wrong by so many seconds, finds something in that line, and commits it."""
         event = pl.lit(f"{TOPIC_RAW}:{partition}:{offset}:0").alias("event_id")
         rows = frame_of([Match("rule-a", seconds, offset, {"User": "ana"})]).with_columns(event)
         headers = {PUBLISHED: (EPOCH + timedelta(seconds=seconds + wrong)).isoformat()}
         self.bus.publish([Message(TOPIC_MATCHES, "brest", encode_frame(rows), headers)])
-        self.bus.broker.positions[DETECT_GROUP, Partition(TOPIC_RAW, partition)] = offset + 1
+        if commits:
+            self.bus.broker.positions[DETECT_GROUP, Partition(TOPIC_RAW, partition)] = offset + 1
 
     def fired(self) -> list[Alert]:
         logs = [self.bus.broker.logs.get(place, []) for place in self.bus.broker.partitions(TOPIC_FIRINGS)]
@@ -75,6 +78,53 @@ def test_what_lies_behind_a_cut_waits_though_it_was_read_before_the_cut_was_comp
     assert (alert.timestamp - EPOCH).total_seconds() == 3
     assert detects.committed() == 4
     stage.close()
+
+
+def test_patience_lets_nothing_pass_what_comes_before_it_in_its_partition() -> None:
+    detects, clock = Detects(), Clock()
+    burst = correlation_rule(id="burst", bounds=(("gte", 3),), span=10)
+    stage = CorrelateStage(detects.bus, Tally(), how(rule_set(burst), idle=timedelta(seconds=2)), clock)
+    for _ in range(4):
+        detects.line(0)
+    detects.line(1)  # never matched: no cut is ever complete
+
+    def pass_seconds(seconds: int) -> None:
+        for _ in range(seconds // 2):
+            clock.pass_seconds(2)
+            stage.step(0)
+
+    detects.match(0, 3, 60.0, commits=False)  # of a worker that stood still: another one has its partition now
+    pass_seconds(90)
+    assert detects.committed() == 0
+    for offset in range(4):
+        detects.match(0, offset, 60.0 if offset == 3 else float(offset))
+    pass_seconds(90)
+    assert [(alert.timestamp - EPOCH).total_seconds() for alert in detects.fired()] == [2]
+    detects.match(0, 9, 90.0, commits=False)  # and what nobody commits goes on after ten times as long
+    pass_seconds(500)
+    assert detects.committed() == 5
+    pass_seconds(200)
+    assert detects.committed() == 6
+    stage.close()
+
+
+def test_while_detect_is_far_behind_there_are_cuts_all_the_same() -> None:
+    cuts, raw, matches = Cuts(), Partition(TOPIC_RAW, 0), Partition(TOPIC_MATCHES, 0)
+
+    def follow(done: int) -> Cut | None:
+        return cuts.follow(EPOCH, {raw: done}, lambda: {matches: done}, lambda ends: ends[matches] <= done)
+
+    for moment in range(1, 1000):
+        cuts.add(EPOCH + timedelta(seconds=moment), {raw: moment})
+        assert follow(0) is None
+    complete = {done: cut.raw[raw] for done in range(1, 1000) if (cut := follow(done)) is not None}
+    assert all(done == end for done, end in complete.items())
+    steps = [*complete]
+    assert steps[0] == 1
+    assert steps[-1] == 999
+    assert len(steps) == MOST_CUTS
+    assert max(later - earlier for earlier, later in pairwise(steps)) <= 4 * 1000 / MOST_CUTS
+    assert cuts.oldest is None
 
 
 AHEAD, BEHIND, RIGHT = 900.0, -900.0, 0.0

@@ -19,7 +19,7 @@ nothing is still on its way: up to the moment of the last cut.
 from __future__ import annotations
 
 import time
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -39,6 +39,7 @@ from ingest.bus import TOPIC_ALERTS, TOPIC_FIRINGS, TOPIC_MATCHES, TOPIC_RAW, Bu
 from ingest.ipc import FrameDecodeError, decode_frame
 from storage.alert_codec import encode_alert
 from tocsin.correlation_state import SLICE, Pace, faster, paces_of, read_back, rebuild
+from tocsin.cuts import Cuts
 from tocsin.held_matches import HeldMatches, Ready
 from tocsin.readback_matches import in_slices
 from tocsin.stages import DETECT_GROUP, PUBLISHED, RECORDS_A_STEP, next_offsets, quarantined
@@ -51,8 +52,8 @@ CORRELATE_GROUP: Final = "tocsin-correlate"
 REPORT: Final = timedelta(seconds=60)
 """How often what was not correlated is said, once for each hospital or rule."""
 
-MOST_CUTS: Final = 32
-"""Moments that may wait to be matched and read; while there are as many, none is added."""
+LONGEST_PATIENCES: Final = 10
+"""After so many patiences a match goes on in any case: of a line that no `detect` worker commits."""
 
 LONGEST_TICK: Final = timedelta(seconds=5)
 """The most that one look adds to how long matches have waited: a process that stood still has not waited."""
@@ -86,8 +87,9 @@ class Correlating:
         lateness: How much older than the hospital's newest event an event may be when it comes.
         max_groups: Bound of the groups held, of all partitions together.
         idle: How often a cut is made, which is also how often the clock moves hospitals from which no match comes.
-        patience: How long a match waits for its cut at most. A worker that was killed is replaced within the session
-            timeout of the bus; one that is an hour behind must not keep all hospitals waiting.
+        patience: How long a match waits for the other lines of its cut, at most. A worker that was killed is replaced
+            within the session timeout of the bus; one that is an hour behind must not keep all hospitals waiting. For
+            what lies before it in its own partition of `tocsin.raw` it waits `LONGEST_PATIENCES` as long.
         held_bytes: Bound of the matches that wait.
     """
 
@@ -107,15 +109,6 @@ class _Share:
     paces: dict[str, Pace]
     told: Counters
     held: HeldMatches = field(default_factory=HeldMatches)
-
-
-@dataclass(slots=True)
-class _Cut:
-    """A moment, what the bus held of raw lines then, and what it held of matches once those lines were matched."""
-
-    at: datetime
-    raw: Mapping[Partition, int]
-    matches: Mapping[Partition, int] | None = None
 
 
 def steady_clock(
@@ -157,7 +150,7 @@ class CorrelateStage:
         self._gained: dict[Partition, int] = {}
         self._read: dict[Partition, int] = {}
         self._committed: dict[Partition, int] = {}
-        self._cuts: deque[_Cut] = deque()
+        self._cuts = Cuts()
         self._waited = timedelta()
         self._checked = self._reported = clock()
         # Asked before the subscription, which may ask `_gain` at once
@@ -295,9 +288,9 @@ class CorrelateStage:
 
     def _let_time_pass(self) -> None:
         """Correlate what lies within the newest cut that is complete, and move each hospital's time on to it."""
-        if len(self._cuts) < MOST_CUTS:
-            self._cuts.append(_Cut(self._clock(), self._bus.ends([TOPIC_RAW])))
-        complete = self._complete()
+        self._cuts.add(self._clock(), self._bus.ends([TOPIC_RAW]))
+        matched = self._bus.committed(DETECT_GROUP, [TOPIC_RAW])
+        complete = self._cuts.follow(self._clock(), matched, lambda: self._bus.ends([TOPIC_MATCHES]), self._has_read)
         if complete is not None:
             fired = [
                 fired for share in self._shares.values() for fired in self._feed(share, share.held.within(complete.raw))
@@ -311,30 +304,18 @@ class CorrelateStage:
             self._publish([], fired)
             self._tally.settle(complete.at)
 
-    def _complete(self) -> _Cut | None:
-        """The newest cut of which everything is matched and read; it and those before it are done with."""
-        matched = self._bus.committed(DETECT_GROUP, [TOPIC_RAW])
-        ends: Mapping[Partition, int] | None = None
-        for cut in self._cuts:
-            if cut.matches is None:
-                if any(matched.get(partition, 0) < end for partition, end in cut.raw.items()):
-                    break
-                # Asked after `matched`, and detect publishes before it commits: what follows from those lines is before
-                ends = ends or self._bus.ends([TOPIC_MATCHES])
-                cut.matches = ends
-        complete: _Cut | None = None
-        while self._cuts and (wanted := self._cuts[0].matches) is not None and self._has_read(wanted):
-            complete = self._cuts.popleft()
-        return complete
-
     def _end_waiting(self) -> None:
-        """Let go of matches that have waited enough, and of the oldest where more wait than there is room for."""
-        patience, shares = self._how.patience, self._shares.values()
+        """Let go of matches that have waited enough, and of the oldest where more wait than there is room for.
+
+        Of a raw partition of its own, what comes first is let go first: nothing passes what its `detect` has yet to do.
+        """
+        patience, shares, done = self._how.patience, self._shares.values(), self._cuts.done
         for share in shares:
-            self._let_go(share, share.held.older(self._waited - patience))
+            self._let_go(share, share.held.overdue(self._waited - patience, done))
+            self._let_go(share, share.held.older(self._waited - LONGEST_PATIENCES * patience))
         while sum(share.held.bytes for share in shares) > self._how.held_bytes:
             fullest = max(shares, key=lambda share: share.held.bytes)
-            self._let_go(fullest, fullest.held.oldest())
+            self._let_go(fullest, fullest.held.overdue(self._waited, done) or fullest.held.oldest())
 
     def _let_go(self, share: _Share, ready: Sequence[Ready]) -> None:
         """Correlate matches whose cut is not complete: if others of their time come later, those may be late."""
@@ -351,9 +332,10 @@ class CorrelateStage:
     def _report(self) -> None:
         """Count and say what was not correlated since the last time: never in silence, and not for each match."""
         self._reported = self._clock()
-        if self._cuts and self._reported - self._cuts[0].at > REPORT:
-            waits_for = "detect" if self._cuts[0].matches is None else "correlate"
-            log.warning("time stands still for idle hospitals", since=self._cuts[0].at.isoformat(), waits_for=waits_for)
+        oldest = self._cuts.oldest
+        if oldest is not None and self._reported - oldest.at > REPORT:
+            waits_for = "detect" if oldest.matches is None else "correlate"
+            log.warning("time stands still for idle hospitals", since=oldest.at.isoformat(), waits_for=waits_for)
         for share in self._shares.values():
             now, before = share.correlator.counters, share.told
             share.told = now

@@ -6,8 +6,11 @@ after the rest. Were the rest correlated meanwhile, that part would be late. So 
 names its raw record by the id of its event.
 
 Bounded: what waits longer than is bearable, or is more than there is room for, goes on without the rest, in the order
-of the bus. The waiting is that of this process: what a worker's clock wrote beside its matches has no say, since a
-clock that was wrong and is put right would let newer matches pass those that wait.
+of the bus; but for ten times as long not before what lies before it in its own partition of `tocsin.raw`. That may come
+later on the bus: a worker that stood still publishes what it had read while its successor begins at the last commit.
+
+The waiting is that of this process: what a worker's clock wrote beside its matches has no say, since a clock that was
+wrong and is put right would let newer matches pass those that wait.
 """
 
 from __future__ import annotations
@@ -80,14 +83,27 @@ class HeldMatches:
         Args:
             cut: Partition of `tocsin.raw` -> the offset behind its last record.
         """
-        before = pl.lit(value=False)
-        for partition, end in cut.items():
-            before |= (pl.col(_RAW_PARTITION) == partition.partition) & (pl.col(_RAW_OFFSET) < end)
-        return list(self._let_go(lambda _: before | pl.col(_RAW_OFFSET).is_null()))
+        before = _before(cut)
+        return list(self._let_go(lambda _: before))
 
     def older(self, since: timedelta) -> list[Ready]:
-        """Let go of all that was held at `since` or before it."""
+        """Let go of all that was held at `since` or before it: the time spent waiting until then, as in `add`."""
         return list(self._let_go(lambda chunk: pl.lit(chunk.since <= since)))
+
+    def overdue(self, since: timedelta, done: Mapping[Partition, int]) -> list[Ready]:
+        """Let go of what was held at `since`, as far as all before it in its raw partition is here, and goes with it.
+
+        Args:
+            since: As in `older`.
+            done: Partition of `tocsin.raw` -> the offset before which all is matched and read; the rest stays.
+        """
+        before = _before(done)
+        old = [chunk.rows.filter(before)[_RAW_PARTITION] for chunk in self._chunks if chunk.since <= since]
+        partitions = {partition for rows in old for partition in rows.unique()}
+        goes = before & pl.col(_RAW_PARTITION).is_in([one for one in partitions if one is not None])
+        if None in partitions:
+            goes |= pl.col(_RAW_PARTITION).is_null()
+        return list(self._let_go(lambda _: goes)) if partitions else []
 
     def oldest(self) -> list[Ready]:
         """Let go of what was read first."""
@@ -112,3 +128,11 @@ class HeldMatches:
                 kept.append(replace(chunk, rows=chunk.rows.filter(~let_go)))
         self._chunks = kept
         self.bytes = sum(int(chunk.rows.estimated_size()) for chunk in kept)
+
+
+def _before(ends: Mapping[Partition, int]) -> pl.Expr:
+    """Whether a match is of a raw record before these ends, or names no such record."""
+    before = pl.col(_RAW_OFFSET).is_null()
+    for partition, end in ends.items():
+        before |= (pl.col(_RAW_PARTITION) == partition.partition) & (pl.col(_RAW_OFFSET) < end)
+    return before
